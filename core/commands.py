@@ -1,0 +1,69 @@
+"""What the programs' commands share: options, and errors that an operator can mend.
+
+Only click is imported at the top, so that `--help` stays quick.
+"""
+
+# ruff: noqa: PLC0415 - heavy imports wait until a command runs
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def table_options(command: F) -> F:
+    """Add `--create-tables` and `--delete-tables`."""
+    create = click.option(
+        "--create-tables",
+        is_flag=True,
+        envvar="CONTROL_PLANE_CREATE_TABLES",
+        show_envvar=True,
+        help="Create or update the tables at the start.",
+    )
+    delete = click.option(
+        "--delete-tables",
+        is_flag=True,
+        envvar="CONTROL_PLANE_DELETE_TABLES",
+        show_envvar=True,
+        help="Delete the tables, with everything in them, at the end. For development only.",
+    )
+    return create(delete(command))
+
+
+@contextmanager
+def expected_errors(*others: type[Exception]) -> Iterator[None]:
+    """Answer errors that an operator can mend with one line on stderr, and exit code 1.
+
+    An unknown provisioner is a usage error: exit code 2. All other errors keep their traceback.
+
+    Args:
+        *others: expected besides settings, Postgres, Temporal and `ConnectionError`; their texts
+            are for people, and may have several lines.
+    """
+    from sqlalchemy.exc import OperationalError
+    from temporalio.service import RPCError
+
+    from core.provisioner_kinds import UnknownProvisionerError
+    from core.settings import SettingsError
+
+    try:
+        yield
+    except UnknownProvisionerError as error:
+        raise click.BadParameter(one_line(error), param_hint="--provisioner") from None
+    except OperationalError as error:
+        raise click.ClickException(f"Postgres: {one_line(error.orig)}") from None
+    except RPCError as error:
+        raise click.ClickException(f"Temporal: {one_line(error)}") from None
+    except (SettingsError, ConnectionError) as error:
+        raise click.ClickException(one_line(error)) from None
+    except others as error:
+        # As they are: the end of a server's log, for example, is easier to read in lines.
+        raise click.ClickException(str(error)) from None
+
+
+def one_line(error: BaseException | None) -> str:
+    """Give an error's text in one line; libpq's, for example, come in several."""
+    return " ".join(str(error).split())

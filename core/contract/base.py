@@ -1,0 +1,121 @@
+"""What all contract models share: the base class, and text and number types with their limits.
+
+Limits raise our own messages (`<field> must not exceed 16`), because existing clients and tests
+know those texts; they are repeated for the OpenAPI document in `json_schema_extra`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+
+MAX_TEXT_LENGTH: Final = 250_000
+"""Characters of an input or an output."""
+MAX_ERROR_LENGTH: Final = 16_384
+"""Characters of an error message."""
+NAME_LENGTH_LIMIT: Final = 1024
+"""Function names and images must be shorter than this."""
+
+Number = TypeVar("Number", int, float)
+
+
+class ContractModel(BaseModel):
+    """Base of every request and response body. Unknown keys of a request are ignored."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+def _subject(info: ValidationInfo) -> str:
+    return info.field_name or "the value"
+
+
+def storable(value: str, info: ValidationInfo) -> str:
+    """Refuse what Postgres cannot store as text: NUL characters and halves of surrogate pairs.
+
+    Raises:
+        ValueError: `value` contains one.
+    """
+    if "\x00" in value:
+        raise ValueError(f"{_subject(info)} must not contain NUL characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{_subject(info)} must not contain lone surrogates") from None
+    return value
+
+
+def positive(value: Number, info: ValidationInfo) -> Number:
+    """Refuse zero and less.
+
+    Raises:
+        ValueError: `value` is not positive.
+    """
+    if value <= 0:
+        raise ValueError(f"{_subject(info)} must be positive")
+    return value
+
+
+def non_negative(value: Number, info: ValidationInfo) -> Number:
+    """Refuse less than zero.
+
+    Raises:
+        ValueError: `value` is negative.
+    """
+    if value < 0:
+        raise ValueError(f"{_subject(info)} must be non-negative")
+    return value
+
+
+def at_most(limit: int) -> Callable[[Number, ValidationInfo], Number]:
+    """Make a validator that refuses more than `limit`."""
+
+    def check(value: Number, info: ValidationInfo) -> Number:
+        if value > limit:
+            raise ValueError(f"{_subject(info)} must not exceed {limit}")
+        return value
+
+    return check
+
+
+def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, ValidationInfo], str]:
+    """Make a validator that refuses texts of more than `limit` characters.
+
+    Args:
+        limit: the longest text that is accepted.
+        named: the number that the message names, where the contract names another one.
+    """
+
+    def check(value: str, info: ValidationInfo) -> str:
+        if len(value) > limit:
+            raise ValueError(f"{_subject(info)} cannot exceed {named or limit} characters")
+        return value
+
+    return check
+
+
+EpochSeconds = int
+"""A time as whole seconds since 1970-01-01 UTC, rounded down."""
+
+CleanText = Annotated[str, AfterValidator(storable)]
+"""A text that Postgres can store."""
+
+NameText = Annotated[
+    CleanText,
+    AfterValidator(no_longer_than(NAME_LENGTH_LIMIT - 1, named=NAME_LENGTH_LIMIT)),
+    Field(json_schema_extra={"maxLength": NAME_LENGTH_LIMIT - 1}),
+]
+"""A function name or an image."""
+
+ValueText = Annotated[
+    CleanText,
+    AfterValidator(no_longer_than(MAX_TEXT_LENGTH)),
+    Field(json_schema_extra={"maxLength": MAX_TEXT_LENGTH}),
+]
+"""An input or an output: opaque to the server."""
+
+ErrorText = Annotated[
+    CleanText,
+    AfterValidator(no_longer_than(MAX_ERROR_LENGTH)),
+    Field(json_schema_extra={"maxLength": MAX_ERROR_LENGTH}),
+]
+"""An error message of a user's function."""

@@ -1,0 +1,93 @@
+"""Functions: what users declare about them, and what the server says about them."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from core.contract.base import ContractModel, NameText, at_most, non_negative, positive
+from core.contract.workers import PreparedFunctionDetails
+from core.lifecycle import FunctionStatus, PreparationStatus
+
+
+class ResourceSpec(ContractModel):
+    """What each worker of a function gets, and how many there may be at once."""
+
+    virtual_cpus: Annotated[
+        float,
+        Field(
+            allow_inf_nan=False,
+            json_schema_extra={"exclusiveMinimum": 0, "maximum": 16},
+        ),
+        AfterValidator(positive),
+        AfterValidator(at_most(16)),
+    ]
+    """CPU cores of one worker."""
+    memory_gbs: Annotated[
+        float,
+        Field(
+            allow_inf_nan=False,
+            json_schema_extra={"exclusiveMinimum": 0, "maximum": 64},
+        ),
+        AfterValidator(positive),
+        AfterValidator(at_most(64)),
+    ]
+    """Memory of one worker in GiB."""
+    max_concurrency: Annotated[
+        int,
+        Field(json_schema_extra={"minimum": 1, "maximum": 100}),
+        AfterValidator(positive),
+        AfterValidator(at_most(100)),
+    ]
+    """Executions of this function, in this version, that may be open at once."""
+
+
+class ExecutionSpec(ContractModel):
+    """How often and how long an invocation of a function is tried."""
+
+    max_retries: Annotated[
+        int,
+        Field(json_schema_extra={"minimum": 0, "maximum": 50}),
+        AfterValidator(non_negative),
+        AfterValidator(at_most(50)),
+    ]
+    """Further attempts after a failed one."""
+    timeout_seconds: Annotated[
+        int,
+        Field(json_schema_extra={"minimum": 1, "maximum": 86_400}),
+        AfterValidator(positive),
+        AfterValidator(at_most(86_400)),
+    ]
+    """Seconds from the invocation's creation, waiting and earlier attempts included."""
+
+
+class FunctionSpec(ContractModel):
+    """One function of a version that is being registered."""
+
+    function_name: NameText
+    docker_image_override: NameText | None = None
+    """The image of this function; absent or null for the version's default image."""
+    resource_spec: ResourceSpec
+    execution_spec: ExecutionSpec
+
+
+class Preparation(ContractModel):
+    """How far the preparation of a function is."""
+
+    status: PreparationStatus
+    """FAILED means that it never will be READY; `function_status` stays PENDING then."""
+    error: str | None
+    """Why the preparation failed."""
+
+
+class FunctionInfoForVersion(ContractModel):
+    """One function of a version."""
+
+    function_name: str
+    docker_image: str
+    """The function's own image or the version's default image."""
+    resource_spec: ResourceSpec
+    execution_spec: ExecutionSpec
+    function_status: FunctionStatus
+    """Invocations are accepted in both states; they wait while it is PENDING."""
+    prepared_function_details: PreparedFunctionDetails | None
+    preparation: Preparation

@@ -1,0 +1,117 @@
+"""Settings: what each program reads from the environment.
+
+A field's name is the environment variable's name in lower case. Each program loads only the classes
+it needs, so that for example `migrate` does not ask for an API key.
+"""
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The text is one line that names it."""
+
+
+class _Settings(BaseSettings):
+    # An empty variable counts as unset: env files often carry `NAME=` for "nothing".
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+
+class RegistrySettings(_Settings):
+    """Where Postgres is."""
+
+    postgres_host: str = "localhost"
+    """A host name, or the absolute path of the folder with the server's Unix socket."""
+    postgres_port: int = Field(default=5432, ge=1, le=65535)
+    postgres_db: str
+    postgres_user: str
+    postgres_password: SecretStr
+    postgres_pool_size: int = Field(default=20, ge=1, le=1000)
+    """Connections that one process opens at most."""
+    postgres_wait_seconds: float = Field(default=30, ge=0, le=3600)
+    """Seconds to wait for Postgres with `--create-tables`: it is often started together with us."""
+
+
+class TemporalSettings(_Settings):
+    """Where Temporal is. TLS and API keys come from Temporal's own TEMPORAL_* variables."""
+
+    temporal_address: str = "localhost:7233"
+    temporal_namespace: str = "default"
+    temporal_task_queue: str = "control-plane"
+    """Prefix of the task queues; two stacks in one namespace need two prefixes."""
+    temporal_heartbeat_seconds: float = Field(default=10.0, ge=1, le=300)
+    """Seconds after which a dead Temporal worker's activities run elsewhere."""
+    temporal_ui_url: str | None = None
+    """Base address of Temporal's web UI; without it, answers carry no links to it."""
+
+
+class ApiKeySettings(_Settings):
+    """The secrets that API and Temporal worker share."""
+
+    control_plane_api_key: SecretStr
+    """The key that users send as a bearer token."""
+    control_plane_token_secret: SecretStr | None = None
+    """Secret that worker tokens are derived from; by default one derived from the API key."""
+
+    def token_secret(self) -> str:
+        """Give the secret for `core.tokens.ExecutionTokens`."""
+        if self.control_plane_token_secret is not None:
+            return self.control_plane_token_secret.get_secret_value()
+        key = self.control_plane_api_key.get_secret_value().encode()
+        return hmac.new(key, b"control-plane worker token secret", hashlib.sha256).hexdigest()
+
+
+class ApiSettings(_Settings):
+    """What only the API reads."""
+
+    container_repository_name: str | None = None
+    container_repository_user: str | None = None
+    container_repository_password: SecretStr | None = None
+    container_repository_endpoint: str | None = None
+
+
+class WorkerSettings(_Settings):
+    """What only the Temporal worker reads."""
+
+    control_plane_api_url: str = "http://localhost:5000"
+    """Address at which workers reach the API."""
+    termination_grace_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """Seconds between the polite and the hard end of a worker."""
+    max_workers: int = Field(default=1000, ge=1, le=100_000)
+    """Workers that one Temporal worker watches at the same time."""
+
+
+class ProcessProvisionerSettings(_Settings):
+    """What the process provisioner reads."""
+
+    process_state_folder: Path = Path("/var/tmp/control-plane")  # noqa: S108 - must outlive a reboot
+    """Where workers' folders and output files are kept."""
+    process_pass_environment: str = ""
+    """Comma-separated names of variables that workers inherit in addition."""
+    process_log_limit_mb: int = Field(default=16, ge=1, le=10_000)
+    """Output of one worker that is kept, in MiB."""
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings_class: type[S]) -> S:
+    """Read settings from the environment.
+
+    Raises:
+        SettingsError: a variable is missing or does not fit; the text names it, never its value.
+    """
+    try:
+        return settings_class()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        name = str(problem["loc"][0]).upper()
+        if problem["type"] == "missing":
+            raise SettingsError(f"Environment variable {name} not found") from None
+        message = f"Environment variable {name} is invalid: {problem['msg']}"
+        raise SettingsError(message) from None
