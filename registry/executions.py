@@ -1,0 +1,220 @@
+"""Queries for executions: what workers report, and reading."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.clock import utc_now
+from core.errors import (
+    ExecutionDoesNotExistError,
+    ExecutionHasAlreadyFinishedError,
+    ExecutionHasAlreadyStartedError,
+    ExecutionHasNotStartedError,
+    ExecutionIsAlreadyTerminatedError,
+)
+from core.ids import ExecutionId, InvocationId, VersionId
+from core.lifecycle import Outcome, Phase, WorkerStatus
+from registry.functions import AnySelect, path_parameters
+from registry.invocations import check_invocation_path, select_invocation_path
+from registry.slots import FunctionContext
+from registry.tables import Execution, Function, Invocation, Project, Version
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionPath:
+    """The names that lead to an execution."""
+
+    project_name: str
+    version_id: VersionId | None
+    """None for the newest."""
+    function_name: str
+    invocation_id: InvocationId
+    execution_id: ExecutionId
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionDetails:
+    """An execution with everything that is served about it."""
+
+    context: FunctionContext
+    invocation: Invocation
+    execution: Execution
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionScope:
+    """Where an execution belongs: what its worker's token is good for."""
+
+    project_name: str
+    function_name: str
+    invocation_id: InvocationId
+    is_open: bool
+    """False once its worker is TERMINATED."""
+
+
+async def get_execution(session: AsyncSession, path: ExecutionPath) -> ExecutionDetails:
+    """Give an execution.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+        ExecutionDoesNotExistError: the invocation has no such execution.
+    """
+    names = path_parameters(
+        path.version_id,
+        project_name=path.project_name,
+        function_name=path.function_name,
+        invocation_id=path.invocation_id,
+        execution_id=path.execution_id,
+    )
+    query = _select_execution_path(newest_version=path.version_id is None)
+    row = (await session.execute(query, names)).one_or_none()
+    context, invocation = check_invocation_path(row)
+    execution: Execution | None = None if row is None else row[4]
+    if execution is None:
+        raise ExecutionDoesNotExistError
+    return ExecutionDetails(context=context, invocation=invocation, execution=execution)
+
+
+@cache
+def _select_execution_path(*, newest_version: bool) -> AnySelect:
+    is_meant = and_(
+        Execution.invocation_id == Invocation.id, Execution.id == bindparam("execution_id")
+    )
+    return (
+        select_invocation_path(newest_version=newest_version)
+        .add_columns(Execution)
+        .outerjoin(Execution, is_meant)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def start_execution(session: AsyncSession, path: ExecutionPath) -> ExecutionDetails:
+    """Record that the worker has started.
+
+    Raises:
+        ExecutionHasAlreadyStartedError: `start` was called before; the first time is kept.
+        ExecutionIsAlreadyTerminatedError: the worker is gone.
+        Also everything that `get_execution` raises.
+    """
+    details = await get_execution(session, path)
+    started = await _update(
+        session, details, {"started_at": utc_now()}, only_if=Execution.started_at.is_(None)
+    )
+    if not started:
+        current = (await get_execution(session, path)).execution
+        if current.started_at is not None:
+            raise ExecutionHasAlreadyStartedError
+        raise ExecutionIsAlreadyTerminatedError
+    # Not updated_at: clients rely on the time of the last change of status.
+    await session.execute(
+        update(Invocation)
+        .where(Invocation.id == details.invocation.id, Invocation.phase == Phase.PROVISIONING)
+        .values(phase=Phase.RUNNING)
+    )
+    return details
+
+
+async def update_execution(
+    session: AsyncSession, path: ExecutionPath, *, latest_output: str
+) -> ExecutionDetails:
+    """Replace the output of an execution that runs.
+
+    Raises:
+        ExecutionHasNotStartedError: `start` was not called.
+        ExecutionHasAlreadyFinishedError: `finish` was called.
+        ExecutionIsAlreadyTerminatedError: the worker is gone.
+        Also everything that `get_execution` raises.
+    """
+    return await _report(session, path, {"output": latest_output})
+
+
+async def finish_execution(
+    session: AsyncSession,
+    path: ExecutionPath,
+    *,
+    outcome: Outcome,
+    final_output: str | None,
+    error_message: str | None,
+) -> ExecutionDetails:
+    """Record the outcome that the worker reports. None as the output keeps the last one.
+
+    Raises:
+        ExecutionHasNotStartedError: `start` was not called.
+        ExecutionHasAlreadyFinishedError: `finish` was called before; the first report is kept.
+        ExecutionIsAlreadyTerminatedError: the worker is gone.
+        Also everything that `get_execution` raises.
+    """
+    values: dict[str, Any] = {"outcome": outcome, "finished_at": utc_now()}
+    if final_output is not None:
+        values["output"] = final_output
+    if error_message is not None:
+        values["error_message"] = error_message
+    return await _report(session, path, values)
+
+
+async def _report(
+    session: AsyncSession, path: ExecutionPath, values: dict[str, Any]
+) -> ExecutionDetails:
+    details = await get_execution(session, path)
+    runs = Execution.started_at.is_not(None) & Execution.finished_at.is_(None)
+    if not await _update(session, details, values, only_if=runs):
+        current = (await get_execution(session, path)).execution
+        if current.started_at is None:
+            raise ExecutionHasNotStartedError
+        if current.finished_at is not None:
+            raise ExecutionHasAlreadyFinishedError
+        raise ExecutionIsAlreadyTerminatedError
+    return details
+
+
+async def _update(
+    session: AsyncSession,
+    details: ExecutionDetails,
+    values: dict[str, Any],
+    *,
+    only_if: ColumnElement[bool],
+) -> bool:
+    """Change an execution that is open, and the row in `details` with it."""
+    updated = await session.scalar(
+        update(Execution)
+        .where(
+            Execution.id == details.execution.id,
+            Execution.worker_status != WorkerStatus.TERMINATED,
+            only_if,
+        )
+        .values(updated_at=utc_now(), **values)
+        .returning(Execution)
+        .execution_options(populate_existing=True, synchronize_session=False)
+    )
+    return updated is not None
+
+
+async def get_execution_scope(
+    session: AsyncSession, execution_id: ExecutionId
+) -> ExecutionScope | None:
+    """Say where an execution belongs, or None if it does not exist (any more)."""
+    row = (
+        await session.execute(
+            select(Project.name, Function.name, Execution.invocation_id, Execution.worker_status)
+            .select_from(Execution)
+            .join(Function, Function.id == Execution.function_id)
+            .join(Version, Version.id == Function.version_id)
+            .join(Project, Project.id == Version.project_id)
+            .where(Execution.id == execution_id)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    project_name, function_name, invocation_id, worker_status = row
+    return ExecutionScope(
+        project_name=project_name,
+        function_name=function_name,
+        invocation_id=InvocationId(invocation_id),
+        is_open=worker_status != WorkerStatus.TERMINATED,
+    )

@@ -1,0 +1,378 @@
+"""Queries for invocations: create, get, list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import ColumnElement, and_, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased, defer
+
+from core.contract.invocations import ParentInvocationDefinition
+from core.contract.paging import InvocationOffset
+from core.errors import InvocationDoesNotExistError, ParentInvocationDoesNotExistError
+from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
+from core.lifecycle import InvocationStatus, Phase, QueueReason
+from registry.functions import (
+    AnyRow,
+    AnySelect,
+    check_function_path,
+    get_function,
+    path_parameters,
+    select_function_path,
+)
+from registry.slots import FunctionContext
+from registry.tables import Execution, Function, Invocation
+
+_WITHOUT_POSITION = (QueueReason.NEW, QueueReason.BACKOFF)
+"""One has not asked for a slot yet, the other does not want one at the moment."""
+_WITHOUT_INPUT = defer(Invocation.input, raiseload=True)
+_MAX_MILLISECONDS = 2**48 - 1
+"""The latest time that a time-ordered id can hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """The parent of an invocation. Its input is not loaded."""
+
+    invocation: Invocation
+    function_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationDetails:
+    """An invocation with everything that is served about it."""
+
+    context: FunctionContext
+    invocation: Invocation
+    parent: Parent | None
+    executions: Sequence[Execution]
+    """Oldest first."""
+    queue_position: int | None
+    """1 for the next one to get a slot; None unless the invocation waits for one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedInvocation:
+    """An invocation in a list. Its input is not loaded."""
+
+    invocation: Invocation
+    parent_id: str | None
+    parent_function_name: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationPage:
+    """Some invocations of a function, newest first."""
+
+    context: FunctionContext
+    entries: Sequence[ListedInvocation]
+    next_offset: InvocationOffset | None
+
+
+async def create_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    input_: str,
+    parent: ParentInvocationDefinition | None,
+) -> InvocationDetails:
+    """Register an invocation. Its workflow is started by the caller, after the commit.
+
+    In a project that is being deleted, and below a cancelled parent, the new invocation carries a
+    request for cancellation from the start.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        ParentInvocationDoesNotExistError: the parent is not in this project and version.
+    """
+    # The locks on project and parent let a cancellation either see this invocation or be seen.
+    context = await get_function(
+        session,
+        project_name=project_name,
+        version_id=version_id,
+        function_name=function_name,
+        lock_project=True,
+    )
+    found_parent = None
+    if parent is not None:
+        found_parent = await _lock_parent(session, parent, context=context)
+    cancelled = context.project.deletion_requested_at is not None or (
+        found_parent is not None and found_parent.invocation.cancellation_requested_at is not None
+    )
+    invocation_id = new_invocation_id()
+    created_at = creation_time_of(invocation_id)
+    invocation = Invocation(
+        id=invocation_id,
+        function_id=context.function.id,
+        parent_id=None if found_parent is None else found_parent.invocation.id,
+        input=input_,
+        status=InvocationStatus.RUNNING,
+        phase=Phase.QUEUED,
+        queue_reason=QueueReason.NEW,
+        phase_detail=None,
+        cancellation_requested_at=created_at if cancelled else None,
+        created_at=created_at,
+        updated_at=created_at,
+        terminated_at=None,
+    )
+    session.add(invocation)
+    await session.flush()
+    return InvocationDetails(
+        context=context,
+        invocation=invocation,
+        parent=found_parent,
+        executions=(),
+        queue_position=await _queue_position(session, invocation),
+    )
+
+
+async def _lock_parent(
+    session: AsyncSession, parent: ParentInvocationDefinition, *, context: FunctionContext
+) -> Parent:
+    # Lock order everywhere: function before invocation. The insert needs this lock anyway.
+    await session.execute(
+        select(Function.id)
+        .where(Function.id == context.function.id)
+        .with_for_update(read=True, key_share=True)
+    )
+    row = (
+        await session.execute(
+            select(Invocation, Function.name)
+            .join(Function, Function.id == Invocation.function_id)
+            .where(
+                Invocation.id == parent.invocation_id,
+                Function.version_id == context.version.id,
+                Function.name == parent.function_name,
+            )
+            .options(_WITHOUT_INPUT)
+            .with_for_update(read=True, of=Invocation)
+        )
+    ).one_or_none()
+    if row is None:
+        raise ParentInvocationDoesNotExistError
+    invocation, function_name = row
+    return Parent(invocation=invocation, function_name=function_name)
+
+
+async def get_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    invocation_id: InvocationId,
+) -> InvocationDetails:
+    """Give an invocation, as it is now even if the session has loaded it before.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    names = path_parameters(
+        version_id,
+        project_name=project_name,
+        function_name=function_name,
+        invocation_id=invocation_id,
+    )
+    query = _select_invocation_details(newest_version=version_id is None)
+    row = (await session.execute(query, names)).one_or_none()
+    context, invocation = check_invocation_path(row)
+    parent = None
+    if row is not None and row[4] is not None:
+        parent = Parent(invocation=row[4], function_name=row[5])
+    executions = await session.scalars(_EXECUTIONS_OF, {"invocation_id": invocation.id})
+    return InvocationDetails(
+        context=context,
+        invocation=invocation,
+        parent=parent,
+        executions=executions.all(),
+        queue_position=await _queue_position(session, invocation),
+    )
+
+
+_OF_PARENT = aliased(Invocation)
+_FUNCTION_OF_PARENT = aliased(Function)
+_EXECUTIONS_OF = (
+    select(Execution)
+    .where(Execution.invocation_id == bindparam("invocation_id"))
+    .order_by(Execution.attempt)
+    .execution_options(populate_existing=True)
+)
+
+
+@cache
+def select_invocation_path(*, newest_version: bool) -> AnySelect:
+    """Select (Project, Version, Function, Invocation); one more parameter: `invocation_id`."""
+    is_meant = and_(
+        Invocation.function_id == Function.id, Invocation.id == bindparam("invocation_id")
+    )
+    path = select_function_path(newest_version=newest_version)
+    return path.add_columns(Invocation).outerjoin(Invocation, is_meant)
+
+
+@cache
+def _select_invocation_details(*, newest_version: bool) -> AnySelect:
+    return (
+        select_invocation_path(newest_version=newest_version)
+        .add_columns(_OF_PARENT, _FUNCTION_OF_PARENT.name)
+        .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
+        .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
+        .options(defer(_OF_PARENT.input, raiseload=True))
+        .execution_options(populate_existing=True)
+    )
+
+
+def check_invocation_path(row: AnyRow | None) -> tuple[FunctionContext, Invocation]:
+    """Read a row that begins with the columns of `select_invocation_path`.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    context = check_function_path(row)
+    invocation: Invocation | None = None if row is None else row[3]
+    if invocation is None:
+        raise InvocationDoesNotExistError
+    return context, invocation
+
+
+async def find_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    invocation_id: InvocationId,
+) -> InvocationId:
+    """Make sure that a path names an invocation; loads next to nothing.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    query = select_invocation_path(newest_version=version_id is None)
+    names = path_parameters(
+        version_id,
+        project_name=project_name,
+        function_name=function_name,
+        invocation_id=invocation_id,
+    )
+    row = (await session.execute(query.options(_WITHOUT_INPUT), names)).one_or_none()
+    _, invocation = check_invocation_path(row)
+    return InvocationId(invocation.id)
+
+
+async def list_invocations(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    page_size: int,
+    offset: InvocationOffset | None = None,
+    status: InvocationStatus | None = None,
+    parent: ParentInvocationDefinition | None = None,
+) -> InvocationPage:
+    """Give a page of a function's invocations, newest first.
+
+    Args:
+        session: the transaction.
+        project_name: the project.
+        version_id: the version, or None for the newest.
+        function_name: the function.
+        page_size: entries at most; 0 gives none, and the offset of the first.
+        offset: where to begin; that invocation is included and need not exist.
+        status: only invocations of this status.
+        parent: only children of this invocation; one that does not exist has none.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+    """
+    context = await get_function(
+        session, project_name=project_name, version_id=version_id, function_name=function_name
+    )
+    query = (
+        select(Invocation, _OF_PARENT.id, _FUNCTION_OF_PARENT.name)
+        .where(Invocation.function_id == context.function.id)
+        .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
+        .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
+        .options(_WITHOUT_INPUT)
+        .order_by(Invocation.id.desc())
+        .limit(page_size + 1)
+    )
+    if offset is not None:
+        query = query.where(_from_offset(offset))
+    if status is not None:
+        query = query.where(Invocation.status == status)
+    if parent is not None:
+        query = query.where(
+            Invocation.parent_id == parent.invocation_id,
+            _FUNCTION_OF_PARENT.name == parent.function_name,
+        )
+    rows = (await session.execute(query)).all()
+    entries = [
+        ListedInvocation(
+            invocation=invocation, parent_id=parent_id, parent_function_name=parent_function_name
+        )
+        for invocation, parent_id, parent_function_name in rows
+    ]
+    next_offset = None
+    if len(entries) > page_size:
+        first = entries[page_size].invocation
+        next_offset = InvocationOffset(int(first.created_at.timestamp()), first.id)
+    return InvocationPage(context=context, entries=entries[:page_size], next_offset=next_offset)
+
+
+def _from_offset(offset: InvocationOffset) -> ColumnElement[bool]:
+    """Compare (second of creation, id) with the offset, through ids alone.
+
+    The second of its creation is a part of each id, so this needs only the index on ids.
+    """
+    first_of_second = _first_id_at(offset.creation_time * 1000)
+    first_after_second = _first_id_at((offset.creation_time + 1) * 1000)
+    if offset.invocation_id < first_of_second:
+        return Invocation.id < first_of_second
+    if offset.invocation_id < first_after_second:
+        return Invocation.id <= offset.invocation_id
+    return Invocation.id < first_after_second
+
+
+def _first_id_at(milliseconds: int) -> str:
+    return f"inv-{min(max(milliseconds, 0), _MAX_MILLISECONDS):012x}"
+
+
+async def get_parent_id(session: AsyncSession, invocation_id: str) -> InvocationId | None:
+    """Give the parent of an invocation; None if it has none or does not exist."""
+    parent_id = await session.scalar(
+        select(Invocation.parent_id).where(Invocation.id == invocation_id)
+    )
+    return None if parent_id is None else InvocationId(parent_id)
+
+
+async def _queue_position(session: AsyncSession, invocation: Invocation) -> int | None:
+    if invocation.phase != Phase.QUEUED or invocation.queue_reason in _WITHOUT_POSITION:
+        return None
+    ahead = await session.scalar(
+        select(func.count())
+        .select_from(Invocation)
+        .where(
+            Invocation.function_id == invocation.function_id,
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason.is_distinct_from(QueueReason.BACKOFF),
+            Invocation.id < invocation.id,
+        )
+    )
+    return (ahead or 0) + 1

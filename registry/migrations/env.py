@@ -1,0 +1,40 @@
+"""Alembic's environment: one transaction per migration, and no waiting for locks without end.
+
+`registry.migrate` hands a connection over. Run by `alembic revision --autogenerate` there is none,
+and the settings say where Postgres is.
+"""
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, text
+
+from core.settings import RegistrySettings, load
+from registry.engine import registry_url
+from registry.tables import Base
+
+
+def _run(connection: Connection) -> None:
+    # A migration that waits for a lock blocks everything that comes after it: fail soon instead.
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _run_with_own_connection() -> None:
+    engine = create_engine(registry_url(load(RegistrySettings)))
+    with engine.connect() as connection:
+        _run(connection)
+    engine.dispose()
+
+
+given_connection: Connection | None = context.config.attributes.get("connection")
+if given_connection is not None:
+    _run(given_connection)
+else:
+    _run_with_own_connection()

@@ -1,0 +1,195 @@
+"""Concurrency slots of a function: who holds one, who waits, who is next.
+
+A slot is an execution that is not TERMINATED. Every function here needs the function's row locked
+(`lock_function`), which makes admissions and releases of one function follow one another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.clock import utc_now
+from core.ids import ExecutionId, FunctionId, InvocationId
+from core.lifecycle import Phase, QueueReason, WorkerStatus
+from registry.tables import Execution, Function, Invocation, Project, Version
+
+NEWCOMER_SECONDS = 10
+"""For so long an invocation that has not asked for a slot keeps its place before younger ones.
+
+Workflows of invocations that were created together may ask in another order. A place is not kept
+for ever, since an invocation whose workflow could not be started would block all others.
+"""
+
+
+@dataclass(frozen=True)
+class FunctionContext:
+    """A function with the names around it."""
+
+    function: Function
+    version: Version
+    project: Project
+
+
+# Built once: building a statement costs more than Postgres needs to answer it.
+_CONTEXT = (
+    select(Function, Version, Project)
+    .join(Version, Version.id == Function.version_id)
+    .join(Project, Project.id == Version.project_id)
+    # Strong enough against another of its kind, and no obstacle to new invocations, whose foreign
+    # key needs the row to stay.
+    .with_for_update(of=Function, key_share=True)
+)
+_CONTEXT_OF_FUNCTION = _CONTEXT.where(Function.id == bindparam("function_id"))
+_CONTEXT_OF_INVOCATION = _CONTEXT.join(Invocation, Invocation.function_id == Function.id).where(
+    Invocation.id == bindparam("invocation_id")
+)
+_CONTEXT_OF_EXECUTION = _CONTEXT.join(Execution, Execution.function_id == Function.id).where(
+    Execution.id == bindparam("execution_id")
+)
+_SLOTS_IN_USE = (
+    select(func.count())
+    .select_from(Execution)
+    .where(
+        Execution.function_id == bindparam("function_id"),
+        Execution.worker_status != WorkerStatus.TERMINATED,
+    )
+    .scalar_subquery()
+)
+_WAITING = and_(
+    Invocation.function_id == bindparam("function_id"), Invocation.phase == Phase.QUEUED
+)
+_IS_NEWCOMER = and_(
+    Invocation.queue_reason == QueueReason.NEW,
+    Invocation.created_at > bindparam("newcomers_since"),
+)
+_IS_OLDER = Invocation.id < bindparam("invocation_id")
+_IS_WAITER = Invocation.queue_reason == QueueReason.FUNCTION_LIMIT
+_IS_CALLED = Invocation.queue_reason == QueueReason.CALLED
+_QUEUE = select(
+    _SLOTS_IN_USE,
+    func.count().filter(_IS_OLDER),
+    func.count().filter(_IS_OLDER, _IS_NEWCOMER),
+    func.count().filter(or_(_IS_WAITER, _IS_CALLED)),
+).where(_WAITING, or_(_IS_WAITER, _IS_CALLED, _IS_NEWCOMER))
+_CALLED = select(Invocation.id, Invocation.called_by).where(_WAITING, _IS_CALLED)
+_FIRST_WAITER = select(Invocation.id).where(_WAITING, _IS_WAITER).order_by(Invocation.id).limit(1)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How full a function is, and who waits, as one invocation that asks for a slot sees it."""
+
+    in_use: int
+    """Executions that are not TERMINATED."""
+    ahead: int
+    """Older invocations that want a slot."""
+    newcomers_ahead: int
+    """Those of them that have yet to ask."""
+    waiting: int
+    """All that wait or have been called, the one that asks included."""
+
+
+async def lock_function(session: AsyncSession, function_id: FunctionId) -> FunctionContext | None:
+    """Lock a function's row until the end of the transaction.
+
+    Lock order everywhere: function, then execution, then invocation.
+    """
+    rows = await session.execute(_CONTEXT_OF_FUNCTION, {"function_id": function_id})
+    row = rows.one_or_none()
+    return None if row is None else FunctionContext(*row)
+
+
+async def lock_function_of(
+    session: AsyncSession, invocation_id: InvocationId
+) -> FunctionContext | None:
+    """Lock the row of an invocation's function until the end of the transaction."""
+    rows = await session.execute(_CONTEXT_OF_INVOCATION, {"invocation_id": invocation_id})
+    row = rows.one_or_none()
+    return None if row is None else FunctionContext(*row)
+
+
+async def lock_function_of_execution(
+    session: AsyncSession, execution_id: ExecutionId
+) -> FunctionContext | None:
+    """Lock the row of an execution's function until the end of the transaction."""
+    rows = await session.execute(_CONTEXT_OF_EXECUTION, {"execution_id": execution_id})
+    row = rows.one_or_none()
+    return None if row is None else FunctionContext(*row)
+
+
+async def look_at_queue(session: AsyncSession, invocation: Invocation) -> Queue:
+    """Count slots and waiters, for an invocation that asks for a slot."""
+    parameters = {
+        "function_id": invocation.function_id,
+        "invocation_id": invocation.id,
+        "newcomers_since": utc_now() - timedelta(seconds=NEWCOMER_SECONDS),
+    }
+    return Queue(*(await session.execute(_QUEUE, parameters)).one())
+
+
+async def call_next(
+    session: AsyncSession, function: Function, *, caller: str
+) -> list[InvocationId]:
+    """Call the oldest waiters for the slots that are free and not yet promised to others.
+
+    Args:
+        session: the transaction.
+        function: the function, locked.
+        caller: id of what makes the transition. The same transition run again gives the same
+            invocations again, in case they have not been woken.
+
+    Returns:
+        The invocations to wake. Each counts as CALLED until it has asked again.
+    """
+    of_function = {"function_id": function.id}
+    called = (await session.execute(_CALLED, of_function)).all()
+    again = [InvocationId(invocation_id) for invocation_id, by in called if by == caller]
+    if await session.scalar(_FIRST_WAITER, of_function) is None:
+        return again
+    in_use = await session.scalar(select(_SLOTS_IN_USE), of_function) or 0
+    free = function.max_concurrency - in_use - len(called)
+    if free <= 0:
+        return again
+    first = (
+        select(Invocation.id)
+        .where(
+            Invocation.function_id == function.id,
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason == QueueReason.FUNCTION_LIMIT,
+        )
+        .order_by(Invocation.id)
+        .limit(free)
+        # One that is being cancelled at this moment needs no slot.
+        .with_for_update(skip_locked=True)
+    )
+    woken = await session.scalars(
+        update(Invocation)
+        .where(Invocation.id.in_(first))
+        .values(queue_reason=QueueReason.CALLED, called_by=caller)
+        .returning(Invocation.id)
+    )
+    return again + [InvocationId(invocation_id) for invocation_id in sorted(woken)]
+
+
+async def set_aside(
+    session: AsyncSession, invocation_ids: Sequence[InvocationId]
+) -> list[InvocationId]:
+    """Let others pass called invocations whose workflows are gone; returns whom to wake instead."""
+    wake: list[InvocationId] = []
+    for invocation_id in invocation_ids:
+        context = await lock_function_of(session, invocation_id)
+        if context is None:
+            continue
+        await session.execute(
+            update(Invocation)
+            .where(Invocation.id == invocation_id, Invocation.queue_reason == QueueReason.CALLED)
+            .values(
+                queue_reason=QueueReason.WORKFLOW_LOST,
+                phase_detail="its Temporal workflow is gone",
+            )
+        )
+        wake += await call_next(session, context.function, caller=invocation_id)
+    return wake

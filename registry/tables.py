@@ -1,0 +1,233 @@
+"""The tables of the registry, as SQLAlchemy mapped classes.
+
+Ids are prefixed, time-ordered texts (`core.ids`); `created_at` is read out of the id, so both give
+one order. Enums are stored by value as text. Relationships are not mapped: each query names what
+it loads.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.lifecycle import (
+    Cause,
+    InvocationStatus,
+    Outcome,
+    Phase,
+    PreparationStatus,
+    QueueReason,
+    WorkerStatus,
+)
+
+
+def _text_enum(enum_class: type[Any]) -> Enum:
+    # Text without a CHECK constraint: a new cause or phase needs no migration that locks a table.
+    return Enum(
+        enum_class,
+        native_enum=False,
+        create_constraint=False,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """Declarative base: names every constraint, so migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute as declared
+        str: Text,
+        datetime: DateTime(timezone=True),
+        float: Double,
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+        PreparationStatus: _text_enum(PreparationStatus),
+        InvocationStatus: _text_enum(InvocationStatus),
+        WorkerStatus: _text_enum(WorkerStatus),
+        Outcome: _text_enum(Outcome),
+        Phase: _text_enum(Phase),
+        QueueReason: _text_enum(QueueReason),
+        Cause: _text_enum(Cause),
+    }
+
+
+class Project(Base):
+    """A codebase. Addressed by name; the id keeps a deleted and re-created name apart."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+    deletion_requested_at: Mapped[datetime | None]
+
+
+class Version(Base):
+    """One immutable state of a project."""
+
+    __tablename__ = "versions"
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+
+
+class Function(Base):
+    """One function of a version, with its resource spec and execution spec."""
+
+    __tablename__ = "functions"
+    __table_args__ = (
+        # By digest: a name of 1,023 characters may be larger than an index entry can be.
+        Index("uq_functions_version_id_name", "version_id", text("md5(name)"), unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    docker_image: Mapped[str]
+    virtual_cpus: Mapped[float]
+    memory_gbs: Mapped[float]
+    max_concurrency: Mapped[int]
+    max_retries: Mapped[int]
+    timeout_seconds: Mapped[int]
+    preparation_status: Mapped[PreparationStatus] = mapped_column(
+        server_default=PreparationStatus.PENDING.value
+    )
+    # The contract's prepared_function_details {type, identifier}; null for the process provisioner.
+    prepared_details: Mapped[dict[str, Any] | None]
+    preparation_error: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class Invocation(Base):
+    """One call of a function."""
+
+    __tablename__ = "invocations"
+    __table_args__ = (
+        # Listing a function's invocations, newest first, and its keyset pages.
+        Index(None, "function_id", "id"),
+        Index(None, "parent_id", "id", postgresql_where=text("parent_id IS NOT NULL")),
+        # Who waits for a slot of a function, in order of arrival.
+        Index(
+            "ix_invocations_waiting",
+            "function_id",
+            "id",
+            postgresql_where=text("phase = 'QUEUED'"),
+        ),
+        # All running ones of a function: listing by status, project deletion.
+        Index(
+            "ix_invocations_running",
+            "function_id",
+            "id",
+            postgresql_where=text("status = 'RUNNING'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    function_id: Mapped[str] = mapped_column(ForeignKey("functions.id", ondelete="CASCADE"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("invocations.id", ondelete="CASCADE"))
+    input: Mapped[str]
+    status: Mapped[InvocationStatus] = mapped_column(server_default=InvocationStatus.RUNNING.value)
+    phase: Mapped[Phase] = mapped_column(server_default=Phase.QUEUED.value)
+    queue_reason: Mapped[QueueReason | None] = mapped_column(server_default=QueueReason.NEW.value)
+    # Whose transaction has called it (an execution's, invocation's or function's id), so that the
+    # same transition, run again after a crash, wakes the same invocations.
+    called_by: Mapped[str | None]
+    # Free text for a person: why it waits, why it ended.
+    phase_detail: Mapped[str | None]
+    cancellation_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    # Bumped on cancel, on creation of an execution and on termination; never after that.
+    updated_at: Mapped[datetime]
+    terminated_at: Mapped[datetime | None]
+
+
+class Execution(Base):
+    """One attempt at an invocation: one Temporal run, one worker."""
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        UniqueConstraint("invocation_id", "attempt"),
+        CheckConstraint(
+            "outcome IS NULL OR started_at IS NOT NULL", name="outcome_only_after_start"
+        ),
+        # At most one live attempt of an invocation, whatever else goes wrong.
+        Index(
+            "ix_executions_one_open",
+            "invocation_id",
+            unique=True,
+            postgresql_where=text("worker_status <> 'TERMINATED'"),
+        ),
+        # The slots in use of a function.
+        Index(
+            "ix_executions_open_by_function",
+            "function_id",
+            postgresql_where=text("worker_status <> 'TERMINATED'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    invocation_id: Mapped[str] = mapped_column(ForeignKey("invocations.id", ondelete="CASCADE"))
+    function_id: Mapped[str] = mapped_column(ForeignKey("functions.id", ondelete="CASCADE"))
+    attempt: Mapped[int] = mapped_column(Integer)
+    worker_status: Mapped[WorkerStatus] = mapped_column(server_default=WorkerStatus.PENDING.value)
+    provisioner: Mapped[str]
+    # What the provisioner needs to find its worker again (JSON made by the provisioner).
+    worker: Mapped[dict[str, Any] | None]
+    # The contract's worker_details {type, identifier, logs_identifier}; null for process.
+    worker_details: Mapped[dict[str, Any] | None]
+    termination_signal_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[Outcome | None]
+    output: Mapped[str | None]
+    error_message: Mapped[str | None]
+    cause: Mapped[Cause | None]
+    exit_code: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    terminated_at: Mapped[datetime | None]
+
+
+class LogChunk(Base):
+    """Some consecutive log lines of one execution, copied from its worker while it runs."""
+
+    __tablename__ = "log_chunks"
+
+    execution_id: Mapped[str] = mapped_column(
+        ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True
+    )
+    # The index of the chunk's first line in the execution's log, from 0.
+    first_line: Mapped[int] = mapped_column(Integer, primary_key=True)
+    # first_line of the next chunk, so a page finds its chunk through the primary key.
+    next_line: Mapped[int] = mapped_column(Integer)
+    lines: Mapped[list[str]]
+    # Where the provisioner goes on reading after this chunk (its own unit, e.g. bytes).
+    next_offset: Mapped[int] = mapped_column(BigInteger)
