@@ -1,0 +1,55 @@
+"""Reads a worker's output file as complete lines."""
+
+from pathlib import Path
+
+from provisioners.base import LogPage
+
+PAGE_BYTES = 2**20
+
+
+def read_page(path: Path, *, offset: int, ended: bool, max_line_bytes: int) -> LogPage:
+    """Read at most about 1 MiB of lines from a byte offset.
+
+    A line longer than `max_line_bytes` comes in pieces, at most that long. Bytes that are not
+    UTF-8, and NUL, which Postgres does not store, become U+FFFD.
+
+    Args:
+        path: the output file; it may not exist yet.
+        offset: in bytes; 0 or an earlier `next_offset`.
+        ended: also give the last line when it has no newline.
+        max_line_bytes: at least 4, the longest UTF-8 character.
+    """
+    page_bytes = max(PAGE_BYTES, 2 * max_line_bytes)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(page_bytes)
+    except FileNotFoundError:
+        return LogPage(lines=[], next_offset=offset)
+    lines: list[str] = []
+    position = 0
+    while position < len(data):
+        newline = data.find(b"\n", position, position + max_line_bytes + 1)
+        if newline >= 0:
+            end, following = newline, newline + 1
+        elif len(data) - position > max_line_bytes:
+            end = following = _character_start(data, position, position + max_line_bytes)
+        elif ended and len(data) < page_bytes:
+            end = following = len(data)
+        else:
+            break
+        lines.append(_text(data[position:end]))
+        position = following
+    return LogPage(lines=lines, next_offset=offset + position)
+
+
+def _character_start(data: bytes, start: int, end: int) -> int:
+    """Move a cut back so that it does not split a UTF-8 character."""
+    for cut in range(end, max(start, end - 4), -1):
+        if data[cut] & 0xC0 != 0x80:
+            return cut
+    return end
+
+
+def _text(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")

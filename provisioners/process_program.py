@@ -1,0 +1,187 @@
+"""What a worker of the process provisioner runs: a project folder and its control-plane.toml."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+
+INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+"""What a worker gets of the Temporal worker's environment, besides what the operator names."""
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_PROJECT_FILE = "control-plane.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A code bundle that can be run."""
+
+    folder: Path
+    command: tuple[str, ...] | None
+    """From control-plane.toml; None: a Python project for the SDK's runner."""
+
+    @property
+    def environment_folder(self) -> Path:
+        """The project's own virtual environment, which may not exist."""
+        return self.folder / ".venv"
+
+
+def open_project(docker_image: str) -> Project:
+    """Check a code bundle named as `file:///absolute/folder`.
+
+    Raises:
+        UnrecoverableProvisioningError: no program can be found there; the text says why.
+    """
+    folder = _folder_of(docker_image)
+    try:
+        names = {entry.name: entry for entry in folder.iterdir()}
+    except FileNotFoundError:
+        raise UnrecoverableProvisioningError(f"The folder {folder} does not exist") from None
+    except NotADirectoryError:
+        raise UnrecoverableProvisioningError(f"{folder} is not a folder") from None
+    except PermissionError:
+        message = f"The folder {folder} cannot be read by this provisioner"
+        raise UnrecoverableProvisioningError(message) from None
+    except OSError as error:
+        raise ProvisionerError(f"The folder {folder} cannot be read: {error.strerror}") from error
+    command = _read_command(names[_PROJECT_FILE]) if _PROJECT_FILE in names else None
+    if command is None and not any(_is_python(entry) for entry in names.values()):
+        message = f"The folder {folder} holds neither Python code nor a {_PROJECT_FILE}"
+        raise UnrecoverableProvisioningError(message)
+    return Project(folder=folder, command=command)
+
+
+def arguments_of(
+    project: Project, *, path: str, python: Path, sdk_home: Path | None
+) -> tuple[str, ...]:
+    """Give the program to execute, as an absolute path, and its arguments.
+
+    Args:
+        project: the code bundle.
+        path: the worker's PATH, on which a bare command is looked up.
+        python: interpreter for projects without a virtual environment of their own.
+        sdk_home: folder that holds the package `control_plane`; None if the SDK is not installed.
+
+    Raises:
+        UnrecoverableProvisioningError: the command does not exist or cannot be executed.
+        ProvisionerError: the SDK is not installed beside the server.
+    """
+    if project.command is not None:
+        name, *arguments = project.command
+        return (_executable(name, project.folder, path), *arguments)
+    if sdk_home is None:
+        raise ProvisionerError(
+            "The SDK (package control_plane) is not installed beside the Temporal worker, so only "
+            f"projects whose {_PROJECT_FILE} names a command can run"
+        )
+    runner = str(sdk_home / "control_plane" / "runner" / "__main__.py")
+    own_python = project.environment_folder / "bin" / "python"
+    if own_python.exists():
+        return (str(own_python), "-I", "-u", runner)
+    # -S: this interpreter's site-packages are the server's business, and slow to scan.
+    return (str(python), "-I", "-S", "-u", runner)
+
+
+def path_variable(project: Project) -> str:
+    """Give the worker's PATH: the project's virtual environment comes first, if it has one."""
+    inherited = os.environ.get("PATH", _DEFAULT_PATH)
+    programs = project.environment_folder / "bin"
+    return f"{programs}{os.pathsep}{inherited}" if programs.is_dir() else inherited
+
+
+def base_python() -> Path:
+    """Find the interpreter that the server's virtual environment was made from."""
+    # typeshed does not list it; the standard library's venv module relies on it.
+    base: str = getattr(sys, "_base_executable", None) or sys.executable
+    return Path(base).resolve()
+
+
+def installed_sdk() -> Path | None:
+    """Find the installed package `control_plane` without importing it."""
+    spec = importlib.util.find_spec("control_plane")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def link_sdk(home: Path, package: Path) -> Path:
+    """Make the folder `home` hold the package `control_plane` and nothing else; return it."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link = home / "control_plane"
+    if link.is_symlink() and link.readlink() == package:
+        return home
+    fresh = home / f".control_plane-{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(package)
+    fresh.replace(link)
+    return home
+
+
+def _folder_of(docker_image: str) -> Path:
+    try:
+        parts = urlsplit(docker_image)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme != "file":
+        raise UnrecoverableProvisioningError(
+            "The process provisioner runs code bundles, named as file:///absolute/folder; "
+            f"{docker_image!r} is not one"
+        )
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        message = f"{docker_image!r} must name an absolute folder: file:///absolute/folder"
+        raise UnrecoverableProvisioningError(message)
+    if parts.query or parts.fragment:
+        message = f"{docker_image!r} must not have ? or #; write them as %3F and %23"
+        raise UnrecoverableProvisioningError(message)
+    return Path(path)
+
+
+def _read_command(file: Path) -> tuple[str, ...] | None:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UnrecoverableProvisioningError(f"{file} cannot be parsed: {error}") from None
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}"
+        raise UnrecoverableProvisioningError(message) from None
+    unknown = sorted(set(content) - {"command"})
+    if unknown:
+        message = f"{file} has the unknown key {unknown[0]!r}; known is 'command'"
+        raise UnrecoverableProvisioningError(message)
+    if "command" not in content:
+        return None
+    command = content["command"]
+    if (
+        not isinstance(command, list)
+        or not command
+        or not all(isinstance(word, str) and "\0" not in word for word in command)
+        or not command[0]
+    ):
+        message = f"{file}: 'command' must be a non-empty list of strings"
+        raise UnrecoverableProvisioningError(message)
+    return tuple(command)
+
+
+def _executable(name: str, folder: Path, path: str) -> str:
+    if "/" in name:
+        program = folder / name
+        if not program.is_file():
+            raise UnrecoverableProvisioningError(f"The command {program} does not exist")
+        if not os.access(program, os.X_OK):
+            raise UnrecoverableProvisioningError(f"The command {program} is not executable")
+        return str(program)
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise UnrecoverableProvisioningError(f"The command {name!r} was not found in {path}")
+    return str(Path(found).absolute())
+
+
+def _is_python(entry: Path) -> bool:
+    # One level down is enough to tell: packages may come without __init__.py.
+    return entry.suffix == ".py" or (entry.is_dir() and any(entry.glob("*.py")))
