@@ -1,0 +1,287 @@
+"""Provisioner calls. They run on the queue of one provisioner kind, beside its credentials.
+
+Each may be run again at any point: the registry says how far an earlier try came, and the
+provisioner finds its own earlier work by the execution id.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from activities.heartbeat import heartbeating
+from core.contract.workers import PreparedFunctionDetails, WorkerDetails
+from core.ids import ExecutionId, InvocationId, VersionId
+from core.lifecycle import WorkerStatus
+from core.steps import FunctionRef, Woken, WorkerExit, WorkerRef
+from core.tokens import ExecutionTokens
+from provisioners.base import (
+    Exited,
+    FunctionToPrepare,
+    Provisioner,
+    ProvisionerError,
+    ResourceSpec,
+    Unknown,
+    UnrecoverableProvisioningError,
+    WorkerRecord,
+    WorkerRequest,
+)
+from registry import preparation, workers
+from registry.engine import Registry
+from registry.log_writer import LogTail, append_lines, read_tail
+from registry.tables import Function
+from registry.workers import ExecutionContext
+
+logger = structlog.get_logger(__name__)
+
+UNRECOVERABLE = "UnrecoverableProvisioning"
+"""Type of the failure that ends an attempt at once."""
+_MAX_ERROR_LENGTH = 2_000
+_DEFAULT_WATCH_INTERVAL = timedelta(seconds=10)
+_PAUSE_WHEN_UNKNOWN = 1.0
+"""Seconds until a provisioner that could not tell is asked again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerAccess:
+    """What workers are told about the API."""
+
+    api_url: str
+    tokens: ExecutionTokens
+
+
+class ProvisioningActivities:
+    """The provisioner, as workflows call it."""
+
+    def __init__(
+        self,
+        provisioner: Provisioner,
+        registry: Registry,
+        access: WorkerAccess,
+        *,
+        grace_seconds: float,
+    ) -> None:
+        self._provisioner = provisioner
+        self._registry = registry
+        self._access = access
+        self._grace_seconds = grace_seconds
+
+    @activity.defn
+    async def prepare_function(self, ref: FunctionRef) -> Woken:
+        """Prepare a function and mark it READY; returns the waiting invocations to wake."""
+        async with self._registry.autocommit() as session:
+            context = await preparation.get_function_context(session, ref.function_id)
+        if context is None:
+            return Woken()
+        request = FunctionToPrepare(
+            project_name=context.project.name,
+            version_id=VersionId(context.version.id),
+            function_name=context.function.name,
+            docker_image=context.function.docker_image,
+            resource_spec=_resources_of(context.function),
+        )
+        async with heartbeating():
+            try:
+                prepared = await self._provisioner.prepare(request)
+                details = _checked(PreparedFunctionDetails, prepared.details)
+            except UnrecoverableProvisioningError as error:
+                raise _unrecoverable(error) from error
+        async with self._registry.transaction() as session:
+            wake = await preparation.record_prepared(session, ref.function_id, details=details)
+        return Woken(wake=wake)
+
+    @activity.defn
+    async def provision_worker(self, ref: WorkerRef) -> None:
+        """Create or adopt the worker of an execution, and note it in the registry."""
+        context = await self._load(ref.execution_id)
+        if context.execution.worker_status is not WorkerStatus.PROVISIONING:
+            return
+        async with heartbeating():
+            call = asyncio.create_task(self._provision(context))
+            try:
+                await asyncio.shield(call)
+            except asyncio.CancelledError:
+                # A worker that nobody knows of is worse than a late answer: the call that is under
+                # way is finished, and the workflow then ends the worker.
+                await call
+
+    async def _provision(self, context: ExecutionContext) -> None:
+        try:
+            record = await self._provisioner.provision(self._worker_request(context))
+            try:
+                details = _checked(WorkerDetails, record.details)
+            except UnrecoverableProvisioningError:
+                await self._provisioner.terminate(
+                    record.execution_id, record, grace=self._grace_seconds
+                )
+                raise
+        except UnrecoverableProvisioningError as error:
+            with suppress(ProvisionerError):
+                await self._provisioner.forget(ExecutionId(context.execution.id))
+            raise _unrecoverable(error) from error
+        async with self._registry.autocommit() as session:
+            await workers.record_worker(
+                session, record.execution_id, state=record.state, details=details
+            )
+
+    @activity.defn
+    async def watch_worker(self, ref: WorkerRef) -> WorkerExit:
+        """Copy the worker's output until the worker is gone; returns how it ended."""
+        async with heartbeating():
+            context = await self._load(ref.execution_id)
+            recorded = _recorded_exit(context)
+            worker = _record_of(context)
+            if recorded is not None or worker is None:
+                return recorded or WorkerExit(detail="no worker was recorded")
+            async with self._registry.autocommit() as session:
+                tail = await read_tail(session, ref.execution_id)
+            try:
+                return await self._watch(worker, tail)
+            except asyncio.CancelledError:
+                if not activity.is_worker_shutdown():
+                    raise
+                # The worker runs on; the next Temporal worker watches it.
+                raise ApplicationError(
+                    "this Temporal worker stops", category=ApplicationErrorCategory.BENIGN
+                ) from None
+
+    async def _watch(self, worker: WorkerRecord, tail: LogTail) -> WorkerExit:
+        interval = (activity.info().heartbeat_timeout or _DEFAULT_WATCH_INTERVAL).total_seconds()
+        while True:
+            seen = await self._provisioner.wait(worker, timeout=interval)
+            if isinstance(seen, Unknown):
+                logger.warning(
+                    "worker_state_unknown", execution_id=worker.execution_id, detail=seen.detail
+                )
+                await asyncio.sleep(_PAUSE_WHEN_UNKNOWN)
+                continue
+            tail = await self._copy_logs(worker, tail, ended=isinstance(seen, Exited))
+            if isinstance(seen, Exited):
+                worker_exit = _worker_exit(seen)
+                async with self._registry.autocommit() as session:
+                    await workers.record_worker_exit(
+                        session,
+                        worker.execution_id,
+                        worker_exit=worker_exit.model_dump(mode="json"),
+                    )
+                await self._provisioner.forget(worker.execution_id)
+                return worker_exit
+
+    async def _copy_logs(self, worker: WorkerRecord, tail: LogTail, *, ended: bool) -> LogTail:
+        while True:
+            page = await self._provisioner.read_logs(worker, offset=tail.next_offset, ended=ended)
+            if not page.lines and page.next_offset == tail.next_offset:
+                return tail
+            async with self._registry.transaction() as session:
+                tail = await append_lines(
+                    session,
+                    worker.execution_id,
+                    tail=tail,
+                    lines=page.lines,
+                    next_offset=page.next_offset,
+                )
+
+    @activity.defn
+    async def terminate_worker(self, ref: WorkerRef) -> WorkerExit:
+        """End the worker of an execution; returns only when the provisioner confirms the end."""
+        async with heartbeating():
+            context = await self._load(ref.execution_id)
+            recorded = _recorded_exit(context)
+            if recorded is not None:
+                return recorded
+            return _worker_exit(
+                await self._provisioner.terminate(
+                    ref.execution_id, _record_of(context), grace=self._grace_seconds
+                )
+            )
+
+    async def _load(self, execution_id: ExecutionId) -> ExecutionContext:
+        async with self._registry.autocommit() as session:
+            context = await workers.get_execution_context(session, execution_id)
+        if context is None:
+            raise ApplicationError(
+                f"execution {execution_id} was deleted", type="ExecutionDeleted", non_retryable=True
+            )
+        return context
+
+    def _worker_request(self, context: ExecutionContext) -> WorkerRequest:
+        execution_id = ExecutionId(context.execution.id)
+        facts = {
+            "PROJECT_NAME": context.project.name,
+            "VERSION_ID": context.version.id,
+            "FUNCTION_NAME": context.function.name,
+            "INVOCATION_ID": context.execution.invocation_id,
+            "EXECUTION_ID": execution_id,
+            "API_URL": self._access.api_url.rstrip("/"),
+            "API_KEY": self._access.tokens.derive(execution_id),
+        }
+        return WorkerRequest(
+            project_name=context.project.name,
+            version_id=VersionId(context.version.id),
+            function_name=context.function.name,
+            invocation_id=InvocationId(context.execution.invocation_id),
+            execution_id=execution_id,
+            attempt=context.execution.attempt,
+            docker_image=context.function.docker_image,
+            resource_spec=_resources_of(context.function),
+            prepared_details=context.function.prepared_details,
+            # MULTINODE_ is what workers of an earlier generation of this API read.
+            environment={
+                f"{prefix}_{name}": value
+                for prefix in ("CONTROL_PLANE", "MULTINODE")
+                for name, value in facts.items()
+            },
+        )
+
+
+def _checked(shape: type[BaseModel], details: dict[str, str] | None) -> dict[str, str] | None:
+    """Refuse details that contract clients could not read: their enums are closed."""
+    if details is None:
+        return None
+    try:
+        shape.model_validate(details)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        message = f"the provisioner's answer does not fit: {field}: {problem['msg']}"
+        raise UnrecoverableProvisioningError(message) from error
+    return details
+
+
+def _resources_of(function: Function) -> ResourceSpec:
+    return ResourceSpec(virtual_cpus=function.virtual_cpus, memory_gbs=function.memory_gbs)
+
+
+def _record_of(context: ExecutionContext) -> WorkerRecord | None:
+    execution = context.execution
+    if execution.worker is None:
+        return None
+    return WorkerRecord(
+        execution_id=ExecutionId(execution.id),
+        state=execution.worker,
+        details=execution.worker_details,
+    )
+
+
+def _recorded_exit(context: ExecutionContext) -> WorkerExit | None:
+    recorded = (context.execution.worker or {}).get("exit")
+    return None if recorded is None else WorkerExit.model_validate(recorded)
+
+
+def _worker_exit(exited: Exited) -> WorkerExit:
+    return WorkerExit(exit_code=exited.exit_code, cause=exited.cause, detail=exited.detail)
+
+
+def _unrecoverable(error: UnrecoverableProvisioningError) -> ApplicationError:
+    return ApplicationError(
+        str(error)[:_MAX_ERROR_LENGTH],
+        type=UNRECOVERABLE,
+        non_retryable=True,
+        # Mostly a user's mistake, which the user is shown: no traceback in the operator's log.
+        category=ApplicationErrorCategory.BENIGN,
+    )

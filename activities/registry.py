@@ -1,0 +1,81 @@
+"""Registry writes that workflows ask for. They run as local activities: short, no other system."""
+
+from temporalio import activity
+
+from core.ids import FunctionId
+from core.steps import (
+    Closed,
+    CloseRequest,
+    FunctionList,
+    FunctionRef,
+    InterruptRequest,
+    LostWaiters,
+    Opened,
+    OpenRequest,
+    Preparation,
+    PreparationFailure,
+    WaitingEnd,
+    Woken,
+)
+from registry import lifecycle, preparation, slots
+from registry.engine import Registry
+
+
+class RegistryActivities:
+    """One method, one transaction. See `registry.lifecycle` for the rules."""
+
+    def __init__(self, registry: Registry, *, provisioner: str) -> None:
+        self._registry = registry
+        self._provisioner = provisioner
+
+    @activity.defn
+    async def open_execution(self, request: OpenRequest) -> Opened:
+        """Admit the next execution of an invocation, or say why not (yet)."""
+        async with self._registry.transaction() as session:
+            return await lifecycle.open_execution(session, request, provisioner=self._provisioner)
+
+    @activity.defn
+    async def record_termination_signal(self, request: InterruptRequest) -> None:
+        """Note that a worker is about to be told to stop."""
+        async with self._registry.transaction() as session:
+            await lifecycle.record_termination_signal(session, request)
+
+    @activity.defn
+    async def close_execution(self, request: CloseRequest) -> Closed:
+        """Record the end of an execution, and decide what becomes of its invocation."""
+        async with self._registry.transaction() as session:
+            return await lifecycle.close_execution(session, request)
+
+    @activity.defn
+    async def end_waiting(self, request: WaitingEnd) -> Closed:
+        """End an invocation that has no open execution."""
+        async with self._registry.transaction() as session:
+            return await lifecycle.end_waiting(session, request)
+
+    @activity.defn
+    async def set_aside_waiters(self, request: LostWaiters) -> Woken:
+        """Let others pass called invocations whose workflows are gone."""
+        async with self._registry.transaction() as session:
+            return Woken(wake=await slots.set_aside(session, request.invocation_ids))
+
+    @activity.defn
+    async def list_unprepared_functions(self, request: Preparation) -> FunctionList:
+        """Name the functions of a version that are still to be prepared."""
+        async with self._registry.autocommit() as session:
+            functions = await preparation.list_unprepared(session, request.version_id)
+        return FunctionList(
+            functions=[
+                FunctionRef(function_id=FunctionId(function.id), function_name=function.name)
+                for function in functions
+            ]
+        )
+
+    @activity.defn
+    async def record_preparation_failure(self, request: PreparationFailure) -> Woken:
+        """Mark a function as impossible to prepare."""
+        async with self._registry.transaction() as session:
+            return Woken(
+                wake=await preparation.record_preparation_failure(
+                    session, request.function_id, error=request.error
+                )
+            )

@@ -1,0 +1,110 @@
+"""Puts a Temporal worker together. The only place that knows all parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from activities.provisioning import ProvisioningActivities, WorkerAccess
+from activities.registry import RegistryActivities
+from core.queues import control_queue, provisioner_queue, watch_queue
+from core.settings import WorkerSettings
+from core.tokens import ExecutionTokens
+from provisioners.base import Provisioner
+from registry.engine import Registry
+from workflows.invocation import InvocationWorkflow
+from workflows.version_preparation import VersionPreparationWorkflow
+
+WORKFLOWS = [InvocationWorkflow, VersionPreparationWorkflow]
+
+_GRACEFUL_SHUTDOWN = timedelta(seconds=1)
+"""Time for short activities to end; watching goes on in the next Temporal worker."""
+
+_STICKY_TIMEOUT = timedelta(seconds=3)
+"""How long a workflow waits for the Temporal worker that has it in its cache.
+
+After a kill -9 of that one, others go on with the workflow only then; Temporal's default is 10 s.
+Too short a time costs little: our histories are replayed in milliseconds.
+"""
+
+_PROVISIONER_CALLS = 200
+"""Calls of the provisioner under way at the same time."""
+
+
+@asynccontextmanager
+async def temporal_worker(
+    *,
+    client: Client,
+    registry: Registry,
+    provisioner: Provisioner,
+    tokens: ExecutionTokens,
+    settings: WorkerSettings,
+    task_queue: str,
+) -> AsyncIterator[list[Worker]]:
+    """Run the Temporal worker during the block: both queues, workflows and activities.
+
+    Args:
+        client: eager connection to Temporal.
+        registry: Postgres.
+        provisioner: makes the workers of executions; started and closed here.
+        tokens: what workers' credentials are derived with.
+        settings: addresses and limits.
+        task_queue: prefix of the queues' names.
+
+    Raises:
+        RuntimeError: Temporal refuses the Temporal worker.
+    """
+    await provisioner.start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(provisioner.close)
+        registry_activities = RegistryActivities(registry, provisioner=provisioner.kind)
+        provisioning = ProvisioningActivities(
+            provisioner,
+            registry,
+            WorkerAccess(api_url=settings.control_plane_api_url, tokens=tokens),
+            grace_seconds=settings.termination_grace_seconds,
+        )
+        control = Worker(
+            client,
+            task_queue=control_queue(task_queue),
+            workflows=WORKFLOWS,
+            activities=[
+                registry_activities.open_execution,
+                registry_activities.record_termination_signal,
+                registry_activities.close_execution,
+                registry_activities.end_waiting,
+                registry_activities.set_aside_waiters,
+                registry_activities.list_unprepared_functions,
+                registry_activities.record_preparation_failure,
+            ],
+            workflow_runner=SandboxedWorkflowRunner(),
+            sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
+            # More at once would only wait for connections, and look like failures.
+            max_concurrent_local_activities=registry.pool_size,
+            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        )
+        queue = provisioner_queue(task_queue, provisioner.kind)
+        provision = Worker(
+            client,
+            task_queue=queue,
+            activities=[
+                provisioning.prepare_function,
+                provisioning.provision_worker,
+                provisioning.terminate_worker,
+            ],
+            max_concurrent_activities=_PROVISIONER_CALLS,
+            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        )
+        watch = Worker(
+            client,
+            task_queue=watch_queue(queue),
+            activities=[provisioning.watch_worker],
+            max_concurrent_activities=settings.max_workers,
+            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        )
+        for part in (control, provision, watch):
+            await stack.enter_async_context(part)
+        yield [control, provision, watch]

@@ -1,0 +1,260 @@
+"""One invocation: its workflow id is the invocation id, each of its runs is one execution.
+
+A run that ends in a retryable failure makes Temporal create the next run, by the retry policy that
+the workflow was started with: that is the next execution. What becomes of the invocation is decided
+in the registry (`close_execution`); this code carries it out and never lets two workers of one
+invocation live at the same time.
+
+The deadline (`core.deadline`) is enforced here, by `_keep_deadline`; a cancel arrives as the
+cancellation of `run`. Both set `_interruption`, which every wait below looks at.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ApplicationErrorCategory,
+    CancelledError,
+    FailureError,
+)
+from temporalio.workflow import ActivityCancellationType
+
+with workflow.unsafe.imports_passed_through():
+    from activities.provisioning import ProvisioningActivities
+    from activities.registry import RegistryActivities
+    from core.ids import ExecutionId, execution_id_of_run
+    from core.lifecycle import Cause, InterruptReason, Phase
+    from core.queues import watch_queue
+    from core.steps import (
+        Closed,
+        CloseRequest,
+        InterruptRequest,
+        InvocationCall,
+        Opened,
+        OpenRequest,
+        Verdict,
+        WaitingEnd,
+        WorkerExit,
+        WorkerRef,
+    )
+    from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
+    from workflows.waking import wake_all
+
+
+@workflow.defn(name="Invocation")
+class InvocationWorkflow:
+    """Runs one invocation to its end."""
+
+    @workflow.init
+    def __init__(self, call: InvocationCall) -> None:
+        self._call = call
+        self._execution_id = execution_id_of_run(workflow.info().run_id)
+        self._interruption: InterruptReason | None = None
+        self._wakes = 0
+
+    @workflow.signal
+    def wake(self) -> None:
+        """A slot may be free, or the function is ready: ask again."""
+        self._wakes += 1
+
+    @workflow.run
+    async def run(self, call: InvocationCall) -> str:
+        """Run one execution; returns the outcome, or fails so that Temporal runs the next."""
+        attempt = asyncio.create_task(self._run_execution())
+        deadline = asyncio.create_task(self._keep_deadline(call))
+        cancelled = False
+        while not attempt.done():
+            try:
+                await asyncio.shield(attempt)
+            except asyncio.CancelledError:
+                # Temporal delivers a cancel once. A second one is the eviction of this workflow
+                # from the Temporal worker's cache, and must get through.
+                if cancelled or attempt.cancelled():
+                    raise
+                cancelled = True
+                self._interruption = self._interruption or InterruptReason.CANCELLED
+        deadline.cancel()
+        closed = attempt.result()
+        self._explain(f"**{closed.phase or 'Failed'}**: {closed.detail}")
+        return _conclude(closed, cancelled=cancelled)
+
+    async def _keep_deadline(self, call: InvocationCall) -> None:
+        remaining = call.deadline - workflow.now()
+        if remaining > timedelta(0):
+            await workflow.sleep(remaining, summary="timeout of the invocation")
+        self._interruption = self._interruption or InterruptReason.TIMED_OUT
+
+    async def _run_execution(self) -> Closed:
+        opened = await self._open()
+        if opened.verdict is not Verdict.ADMITTED:
+            return Closed(final=True, phase=opened.phase, detail=opened.detail)
+        closing = await self._run_worker(opened)
+        closed = await self._close(closing)
+        if not closed.final and self._interruption is not None:
+            # It came while the end of this attempt was being recorded.
+            return await self._end_waiting(self._interruption)
+        return closed
+
+    async def _open(self) -> Opened:
+        request = OpenRequest(
+            invocation_id=self._call.invocation_id, execution_id=self._execution_id
+        )
+        while True:
+            seen = self._wakes
+            opened = await workflow.execute_local_activity_method(
+                RegistryActivities.open_execution, request, **REGISTRY_CALL
+            )
+            await wake_all(opened.wake)
+            match opened.verdict:
+                case Verdict.ADMITTED | Verdict.OVER:
+                    return opened
+                case Verdict.STALE:
+                    await self._end_stale(opened.stale_execution_id)
+                case Verdict.WAIT:
+                    self._explain(f"**Queued**: {opened.detail}")
+                    await self._wait_for_wake(seen, opened.ask_again_seconds)
+                    if self._interruption is not None:
+                        ended = await self._end_waiting(self._interruption)
+                        return Opened(verdict=Verdict.OVER, phase=ended.phase, detail=ended.detail)
+
+    async def _wait_for_wake(self, seen: int, ask_again_seconds: float | None) -> None:
+        timeout = None if ask_again_seconds is None else timedelta(seconds=ask_again_seconds)
+        try:
+            await workflow.wait_condition(
+                lambda: self._wakes > seen or self._interruption is not None,
+                timeout=timeout,
+                timeout_summary="ask again for a slot",
+            )
+        except TimeoutError:
+            return
+
+    async def _end_waiting(self, reason: InterruptReason) -> Closed:
+        ended = await workflow.execute_local_activity_method(
+            RegistryActivities.end_waiting,
+            WaitingEnd(invocation_id=self._call.invocation_id, reason=reason),
+            **REGISTRY_CALL,
+        )
+        await wake_all(ended.wake)
+        return ended
+
+    async def _end_stale(self, execution_id: ExecutionId | None) -> None:
+        """End what an earlier run left open: it was terminated or reset by hand."""
+        if execution_id is None:
+            return
+        await self._terminate(execution_id)
+        worker_exit = await self._watch(execution_id)
+        await self._close(CloseRequest(execution_id=execution_id, worker_exit=worker_exit))
+
+    async def _run_worker(self, opened: Opened) -> CloseRequest:
+        attempt = f"attempt {opened.attempt} of {self._call.max_attempts}"
+        self._explain(f"**Provisioning** the worker, {attempt}")
+        error = await self._provision(attempt)
+        if error is not None:
+            return CloseRequest(
+                execution_id=self._execution_id,
+                provisioning_error=error,
+                interrupted=self._interruption,
+            )
+        watch = self._watch(self._execution_id, summary=f"{attempt} runs")
+        self._explain(f"**Running**, {attempt}, since {workflow.now():%Y-%m-%d %H:%M:%S} UTC")
+        await workflow.wait_condition(lambda: watch.done() or self._interruption is not None)
+        interrupted = None if watch.done() else self._interruption
+        if interrupted is not None:
+            await self._interrupt(interrupted, attempt)
+        worker_exit = await watch
+        return CloseRequest(
+            execution_id=self._execution_id, worker_exit=worker_exit, interrupted=interrupted
+        )
+
+    async def _provision(self, attempt: str) -> str | None:
+        """Get the worker made; returns why that is impossible, or None."""
+        provision = workflow.start_activity_method(
+            ProvisioningActivities.provision_worker,
+            WorkerRef(execution_id=self._execution_id),
+            task_queue=self._call.provisioner_queue,
+            start_to_close_timeout=timedelta(minutes=5),
+            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            retry_policy=PROVISIONER_RETRIES,
+            # After a cancel the call that is under way is waited for: it may have made a worker.
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"worker for {attempt}",
+        )
+        await workflow.wait_condition(lambda: provision.done() or self._interruption is not None)
+        if not provision.done():
+            provision.cancel()
+        try:
+            await provision
+        except ActivityError as error:
+            # Others than the cancelled one have failed for good: what may pass is tried again.
+            if isinstance(error.cause, CancelledError):
+                return None
+            return error.cause.message if isinstance(error.cause, FailureError) else str(error)
+        return None
+
+    async def _interrupt(self, reason: InterruptReason, attempt: str) -> None:
+        word = "Cancelling" if reason is InterruptReason.CANCELLED else "Timed out"
+        self._explain(f"**{word}**, {attempt}: waiting until the worker is gone")
+        await workflow.execute_local_activity_method(
+            RegistryActivities.record_termination_signal,
+            InterruptRequest(execution_id=self._execution_id, reason=reason),
+            **REGISTRY_CALL,
+        )
+        await self._terminate(self._execution_id)
+
+    async def _terminate(self, execution_id: ExecutionId) -> None:
+        await workflow.execute_activity_method(
+            ProvisioningActivities.terminate_worker,
+            WorkerRef(execution_id=execution_id),
+            task_queue=self._call.provisioner_queue,
+            start_to_close_timeout=timedelta(hours=2),
+            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            retry_policy=PROVISIONER_RETRIES,
+            summary="end the worker",
+        )
+
+    def _watch(
+        self, execution_id: ExecutionId, *, summary: str = "how the worker ended"
+    ) -> workflow.ActivityHandle[WorkerExit]:
+        return workflow.start_activity_method(
+            ProvisioningActivities.watch_worker,
+            WorkerRef(execution_id=execution_id),
+            task_queue=watch_queue(self._call.provisioner_queue),
+            # A worker may run as long as its function's timeout and then as long as it takes to
+            # confirm its end. A dead Temporal worker is noticed by the heartbeat.
+            start_to_close_timeout=timedelta(days=30),
+            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            retry_policy=PROVISIONER_RETRIES,
+            cancellation_type=ActivityCancellationType.ABANDON,
+            summary=summary,
+        )
+
+    async def _close(self, request: CloseRequest) -> Closed:
+        closed = await workflow.execute_local_activity_method(
+            RegistryActivities.close_execution,
+            request.model_copy(update={"requested": self._interruption}),
+            **REGISTRY_CALL,
+        )
+        await wake_all(closed.wake)
+        return closed
+
+    def _explain(self, text: str) -> None:
+        # The server drops the static summary of a retried run; this is shown for each of them.
+        workflow.set_current_details(f"`{self._call.title}`\n\n{text}")
+
+
+def _conclude(closed: Closed, *, cancelled: bool) -> str:
+    """End the run as what it was: Completed, Canceled, Failed for good, or Failed with a retry."""
+    if closed.final and closed.phase in {None, Phase.SUCCEEDED}:
+        return str(closed.phase or "DELETED")
+    if closed.phase is Phase.CANCELLED and cancelled:
+        raise asyncio.CancelledError
+    raise ApplicationError(
+        closed.detail or "",
+        type=str(closed.cause or closed.phase or Cause.WORKER_LOST),
+        non_retryable=closed.final,
+        # A user's function that fails is no fault of the control plane: no error-level log.
+        category=ApplicationErrorCategory.BENIGN,
+    )

@@ -1,0 +1,29 @@
+"""How workflows call activities: timeouts and retries in one place."""
+
+from datetime import timedelta
+from typing import Final, TypedDict
+
+from temporalio.common import RetryPolicy
+
+
+class _LocalCall(TypedDict):
+    start_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+    local_retry_threshold: timedelta
+
+
+REGISTRY_CALL: Final[_LocalCall] = {
+    "start_to_close_timeout": timedelta(seconds=20),
+    # No limit: while Postgres is away, nothing can be decided, and nothing is lost.
+    "retry_policy": RetryPolicy(
+        initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=10)
+    ),
+    # Longer pauses are timers of the server: a Temporal worker that is told to stop would wait for
+    # the ones it keeps itself.
+    "local_retry_threshold": timedelta(seconds=1),
+}
+
+PROVISIONER_RETRIES: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=15)
+)
+"""No limit either: a cancel or the deadline ends the attempts, a typed failure does so at once."""

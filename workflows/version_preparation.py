@@ -1,0 +1,68 @@
+"""Preparing a new version: each of its functions, with retry, and waking what waits for them."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.provisioning import UNRECOVERABLE, ProvisioningActivities
+    from activities.registry import RegistryActivities
+    from core.steps import FunctionRef, Preparation, PreparationFailure, Woken
+    from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
+    from workflows.waking import wake_all
+
+_AT_ONCE = 20
+"""Functions prepared at the same time."""
+
+
+@workflow.defn(name="VersionPreparation")
+class VersionPreparationWorkflow:
+    """Prepares the functions of one version; ends when each is READY or has failed for good."""
+
+    @workflow.run
+    async def run(self, request: Preparation) -> str:
+        """Prepare all; returns a sentence for the UI."""
+        todo = await workflow.execute_local_activity_method(
+            RegistryActivities.list_unprepared_functions, request, **REGISTRY_CALL
+        )
+        limit = asyncio.Semaphore(_AT_ONCE)
+        results = await asyncio.gather(
+            *(self._prepare(request, ref, limit) for ref in todo.functions)
+        )
+        failed = results.count(False)
+        summary = f"{len(results) - failed} functions ready, {failed} failed"
+        workflow.set_current_details(summary)
+        return summary
+
+    async def _prepare(
+        self, request: Preparation, ref: FunctionRef, limit: asyncio.Semaphore
+    ) -> bool:
+        async with limit:
+            try:
+                woken = await workflow.execute_activity_method(
+                    ProvisioningActivities.prepare_function,
+                    ref,
+                    task_queue=request.provisioner_queue,
+                    start_to_close_timeout=timedelta(minutes=30),
+                    heartbeat_timeout=timedelta(seconds=request.heartbeat_seconds),
+                    retry_policy=PROVISIONER_RETRIES,
+                    summary=ref.function_name,
+                )
+            except ActivityError as error:
+                woken = await self._record_failure(ref, error)
+                await wake_all(woken.wake)
+                return False
+            await wake_all(woken.wake)
+            return True
+
+    async def _record_failure(self, ref: FunctionRef, error: ActivityError) -> Woken:
+        cause = error.cause
+        if not isinstance(cause, ApplicationError) or cause.type != UNRECOVERABLE:
+            raise error
+        return await workflow.execute_local_activity_method(
+            RegistryActivities.record_preparation_failure,
+            PreparationFailure(function_id=ref.function_id, error=cause.message),
+            **REGISTRY_CALL,
+        )

@@ -1,0 +1,40 @@
+"""Telling queued invocations to ask again for a slot."""
+
+from collections.abc import Sequence
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.registry import RegistryActivities
+    from core.ids import InvocationId
+    from core.steps import LostWaiters
+    from workflows.policies import REGISTRY_CALL
+
+WAKE_SIGNAL = "wake"
+
+
+async def wake_all(invocation_ids: Sequence[InvocationId]) -> None:
+    """Wake invocations that a slot is held free for.
+
+    One whose workflow is gone (terminated by hand, say) is set aside in the registry, and the next
+    in line is woken in its place, so that it does not hold up the others.
+    """
+    to_wake = list(invocation_ids)
+    while to_wake:
+        lost = [invocation_id for invocation_id in to_wake if not await _wake(invocation_id)]
+        if not lost:
+            return
+        instead = await workflow.execute_local_activity_method(
+            RegistryActivities.set_aside_waiters, LostWaiters(invocation_ids=lost), **REGISTRY_CALL
+        )
+        to_wake = instead.wake
+
+
+async def _wake(invocation_id: InvocationId) -> bool:
+    handle = workflow.get_external_workflow_handle(invocation_id)
+    try:
+        await handle.signal(WAKE_SIGNAL)
+    except ApplicationError:
+        return False
+    return True
