@@ -1,0 +1,108 @@
+"""The FastAPI application."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+
+from api import errors, executions, invocations, projects, system, versions
+from api.context import Context
+from api.dispatch import Dispatcher
+from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
+from api.openapi import add_bearer_scheme, to_openapi_3_0
+from api.views import Links
+from core.settings import ApiSettings
+from core.tokens import ExecutionTokens
+from registry.engine import Registry
+
+PUBLIC_PATHS: Final = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
+"""What needs no key."""
+
+_DESCRIPTION: Final = """\
+Deploys functions and calls them, each call on compute of its own.
+
+Every success is a 200. Every error is JSON with a `detail`; its status and its exact text are part
+of the contract. Times are whole epoch seconds (UTC). Ids are a prefix and 32 hexadecimal digits,
+and order by the time of their creation.
+"""
+
+
+class ControlPlaneApi(FastAPI):
+    """FastAPI, with its document in OpenAPI 3.0.3."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Give the OpenAPI document; made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            add_bearer_scheme(document, public_paths=PUBLIC_PATHS)
+            self.openapi_schema = to_openapi_3_0(document)
+        return self.openapi_schema
+
+
+def _operation_id(route: APIRoute) -> str:
+    # Client generators name their methods after this.
+    return route.name
+
+
+def create_app_without_context() -> ControlPlaneApi:
+    """Make the application with all routes, but unable to serve them: good for its document."""
+    app = ControlPlaneApi(
+        title="control-plane",
+        description=_DESCRIPTION,
+        version="1.0.0",
+        generate_unique_id_function=_operation_id,
+        swagger_ui_oauth2_redirect_url=None,
+        # A body is JSON, whatever the request says about it.
+        strict_content_type=False,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            Middleware(TolerantRequestMiddleware),
+            Middleware(BodyLimitMiddleware),
+        ],
+    )
+    errors.install(app)
+    for router in (
+        system.public_router,
+        system.router,
+        projects.router,
+        versions.router,
+        invocations.router,
+        executions.router,
+    ):
+        app.include_router(router)
+    return app
+
+
+def create_app(
+    *,
+    registry: Registry,
+    dispatcher: Dispatcher,
+    api_key: str,
+    tokens: ExecutionTokens,
+    api_settings: ApiSettings,
+    temporal_ui_url: str | None,
+    temporal_namespace: str,
+) -> FastAPI:
+    """Make the application.
+
+    Args:
+        registry: Postgres; the caller closes it.
+        dispatcher: Temporal.
+        api_key: the bearer token of users.
+        tokens: derives and verifies the bearer tokens of workers.
+        api_settings: what only the API reads.
+        temporal_ui_url: base address of Temporal's web UI, or None for answers without links to it.
+        temporal_namespace: the namespace that those links point into.
+    """
+    app = create_app_without_context()
+    app.state.context = Context(
+        registry=registry,
+        dispatcher=dispatcher,
+        api_key=api_key,
+        tokens=tokens,
+        api_settings=api_settings,
+        links=Links(temporal_ui_url=temporal_ui_url, temporal_namespace=temporal_namespace),
+    )
+    return app

@@ -1,0 +1,81 @@
+"""The commands `control-plane api` and `control-plane openapi`."""
+
+# ruff: noqa: PLC0415 - heavy imports wait until a command runs, so that `--help` stays quick
+
+import json
+from typing import TextIO
+
+import click
+
+from core.commands import expected_errors, table_options
+
+
+@click.command()
+@click.option(
+    "--provisioner",
+    required=True,
+    metavar="KIND",
+    envvar="CONTROL_PLANE_PROVISIONER",
+    show_envvar=True,
+    help="The kind of compute that runs the functions; the same as that of the Temporal worker.",
+)
+@table_options
+@click.option(
+    "--host",
+    default="0.0.0.0",  # noqa: S104 - a server in a container listens at all its addresses
+    show_default=True,
+    envvar="CONTROL_PLANE_HOST",
+    show_envvar=True,
+    help="Address to listen at.",
+)
+@click.option(
+    "--port",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    envvar="CONTROL_PLANE_PORT",
+    show_envvar=True,
+    help="Port to listen at.",
+)
+def api(
+    *, provisioner: str, create_tables: bool, delete_tables: bool, host: str, port: int
+) -> None:
+    """Serve the HTTP API.
+
+    Reads CONTROL_PLANE_API_KEY, POSTGRES_* and TEMPORAL_*. Temporal may be away at the start and
+    later; for now, invocations accepted while it is away stay queued, also when it is back.
+    """
+    import asyncio
+
+    from api.run import run_api
+    from api.server import CannotListenError
+    from core.logging import configure_logging
+    from core.provisioner_kinds import find_kind
+
+    configure_logging()
+    with expected_errors(CannotListenError):
+        kind, _ = find_kind(provisioner)
+        asyncio.run(
+            run_api(
+                provisioner=kind,
+                host=host,
+                port=port,
+                create_tables=create_tables,
+                delete_tables=delete_tables,
+            )
+        )
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.File("w", encoding="utf-8", lazy=True),
+    default="-",
+    help="File to write; standard output by default.",
+)
+def openapi(output: TextIO) -> None:
+    """Write the OpenAPI document of the HTTP API. Needs no settings and no servers."""
+    from api.app import create_app_without_context
+
+    json.dump(create_app_without_context().openapi(), output, indent=2)
+    output.write("\n")

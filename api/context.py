@@ -1,0 +1,38 @@
+"""What every route needs, made once by `api.app.create_app`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.dispatch import Dispatcher
+from api.views import Links
+from core.settings import ApiSettings
+from core.tokens import ExecutionTokens
+from registry.engine import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The API process's connections and secrets."""
+
+    registry: Registry
+    dispatcher: Dispatcher
+    # Not in the repr, which error reports and debuggers show.
+    api_key: str = field(repr=False)
+    tokens: ExecutionTokens = field(repr=False)
+    api_settings: ApiSettings
+    links: Links
+
+
+async def context_of(request: Request) -> Context:
+    """Give the context of the application that serves a request.
+
+    Dependencies are coroutines even where nothing is awaited: FastAPI would run a plain function in
+    a thread.
+    """
+    context: Context = request.app.state.context
+    return context
+
+
+ContextDep = Annotated[Context, Depends(context_of)]

@@ -1,0 +1,153 @@
+"""What the API tells Temporal, always after the registry's transaction has been committed.
+
+Row first, workflow second: a call here that fails changes nothing about the row that was written,
+so it is logged and not raised; the accepted work is started later.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.common import (
+    RetryPolicy,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from core.deadline import deadline_of
+from core.ids import InvocationId, VersionId
+from core.queues import control_queue, provisioner_queue
+from core.steps import InvocationCall, Preparation
+from core.temporal import FUNCTION, PROJECT, VERSION
+from workflows.invocation import InvocationWorkflow
+from workflows.version_preparation import VersionPreparationWorkflow
+
+logger = structlog.get_logger(__name__)
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+_AT_ONCE = 20
+"""Calls to Temporal that one request makes at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationStart:
+    """The facts about a new invocation that its workflow needs."""
+
+    invocation_id: InvocationId
+    project_name: str
+    version_id: VersionId
+    function_name: str
+    creation_time: int
+    """Epoch seconds, as served in the contract."""
+    timeout_seconds: int
+    max_retries: int
+
+
+class Dispatcher:
+    """Starts and cancels workflows for the API."""
+
+    def __init__(
+        self, client: Client, *, task_queue: str, provisioner: str, heartbeat_seconds: float = 10.0
+    ) -> None:
+        self._client = client
+        self._queue = control_queue(task_queue)
+        self._provisioner_queue = provisioner_queue(task_queue, provisioner)
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def start_invocation(self, start: InvocationStart) -> None:
+        """Start the workflow of an invocation whose row is committed."""
+        attempts = start.max_retries + 1
+        title = f"{start.function_name} @ {start.project_name}"
+        call = InvocationCall(
+            invocation_id=start.invocation_id,
+            title=title,
+            deadline=deadline_of(
+                datetime.fromtimestamp(start.creation_time, tz=UTC),
+                timeout_seconds=start.timeout_seconds,
+            ),
+            max_attempts=attempts,
+            provisioner_queue=self._provisioner_queue,
+            heartbeat_seconds=self._heartbeat_seconds,
+        )
+        async with self._tolerant("start_invocation", start.invocation_id):
+            await self._client.start_workflow(
+                InvocationWorkflow.run,
+                call,
+                id=start.invocation_id,
+                task_queue=self._queue,
+                retry_policy=RetryPolicy(
+                    maximum_attempts=attempts,
+                    # The server rounds up to a whole second, the shortest pause it can make.
+                    initial_interval=timedelta(seconds=1),
+                    backoff_coefficient=1.0,
+                ),
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=title,
+                static_details=(
+                    f"Invocation `{start.invocation_id}` of function `{start.function_name}`, "
+                    f"version `{start.version_id}` of project `{start.project_name}`. "
+                    "Each run of this workflow is one execution."
+                ),
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(PROJECT, start.project_name),
+                        SearchAttributePair(VERSION, start.version_id),
+                        SearchAttributePair(FUNCTION, start.function_name),
+                    ]
+                ),
+                request_eager_start=True,
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+
+    async def start_preparation(self, version_id: VersionId, *, project_name: str) -> None:
+        """Start the preparation of a version whose row is committed."""
+        async with self._tolerant("start_preparation", version_id):
+            await self._client.start_workflow(
+                VersionPreparationWorkflow.run,
+                Preparation(
+                    version_id=version_id,
+                    provisioner_queue=self._provisioner_queue,
+                    heartbeat_seconds=self._heartbeat_seconds,
+                ),
+                id=f"prepare-{version_id}",
+                task_queue=self._queue,
+                static_summary=f"prepare a version of {project_name}",
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(PROJECT, project_name),
+                        SearchAttributePair(VERSION, version_id),
+                    ]
+                ),
+                request_eager_start=True,
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+
+    async def cancel_invocations(self, invocation_ids: Sequence[InvocationId]) -> None:
+        """Ask Temporal to cancel the workflows of invocations whose cancellation is committed."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def cancel(invocation_id: InvocationId) -> None:
+            async with limit, self._tolerant("cancel_invocation", invocation_id):
+                handle = self._client.get_workflow_handle(invocation_id)
+                await handle.cancel(rpc_timeout=_RPC_TIMEOUT)
+
+        await asyncio.gather(*(cancel(invocation_id) for invocation_id in invocation_ids))
+
+    @asynccontextmanager
+    async def _tolerant(self, action: str, workflow_id: str) -> AsyncIterator[None]:
+        try:
+            yield
+        except WorkflowAlreadyStartedError:
+            logger.info("workflow_already_started", action=action, workflow_id=workflow_id)
+        except (RPCError, RuntimeError) as error:
+            # RuntimeError is what a lazy client raises when it cannot connect.
+            logger.warning(
+                "temporal_call_failed", action=action, workflow_id=workflow_id, error=str(error)
+            )

@@ -1,0 +1,177 @@
+"""From exceptions to answers, and the same errors for the OpenAPI document."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from core.contract.system import ErrorMessage, ValidationProblems
+from core.errors import (
+    ApiKeyIsInvalidError,
+    AuthenticationSchemeIsInvalidError,
+    ControlPlaneError,
+    NotAuthenticatedError,
+    RegistryIsUnavailableError,
+    RequestBodyIsTooLargeError,
+    WorkerTokenScopeError,
+)
+
+logger = structlog.get_logger(__name__)
+
+_RETRY_AFTER: Final = {"Retry-After": "1"}
+
+MAX_ECHOED_CHARACTERS: Final = 1000
+"""A 422 repeats the refused value only if it is no longer than this as JSON."""
+_MAX_ECHOED_DEPTH: Final = 20
+
+_PASSING_SQLSTATES: Final = (
+    "08",  # connection
+    "40",  # deadlock, serialization
+    "53",  # out of connections, memory or disk
+    "55P03",  # a lock was not free in time
+    "57",  # shutdown, cancelled
+    "58",  # the server's operating system
+)
+"""Beginnings of the SQLSTATEs that have nothing to do with what was asked."""
+
+
+def install(app: FastAPI) -> None:
+    """Teach the application to answer our errors, validation errors and a database that is away."""
+
+    async def answer_error(request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, ControlPlaneError):
+            raise error
+        logger.info(
+            "request_refused",
+            reason=error.reason,
+            status=error.status,
+            method=request.method,
+            path=request.url.path,
+        )
+        return JSONResponse({"detail": error.detail}, status_code=error.status)
+
+    async def answer_validation_error(request: Request, error: Exception) -> JSONResponse:
+        del request
+        if not isinstance(error, RequestValidationError):
+            raise error
+        problems = [_presentable_problem(problem) for problem in error.errors()]
+        return JSONResponse({"detail": problems}, status_code=422)
+
+    async def answer_database_error(request: Request, error: Exception) -> JSONResponse:
+        if not _will_pass(error):
+            raise error
+        logger.warning("registry_unavailable", path=request.url.path, error=str(error))
+        unavailable = RegistryIsUnavailableError()
+        return JSONResponse(
+            {"detail": unavailable.detail}, status_code=unavailable.status, headers=_RETRY_AFTER
+        )
+
+    app.add_exception_handler(ControlPlaneError, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
+    app.add_exception_handler(DBAPIError, answer_database_error)
+    app.add_exception_handler(PoolTimeoutError, answer_database_error)
+
+
+def _will_pass(error: Exception) -> bool:
+    """Say whether a database error is about the database and not about the request."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_PASSING_SQLSTATES)
+    # Without a state the server has not answered at all: refused, reset, timed out.
+    return type(error).__name__ in {"OperationalError", "InterfaceError"}
+
+
+def _presentable_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Make one validation problem fit for JSON, without repeating large or deep values."""
+    presentable: dict[str, Any] = {
+        "type": problem["type"],
+        "loc": _presentable(problem["loc"]),
+        "msg": _presentable(problem["msg"]),
+    }
+    for key in ("input", "ctx"):
+        if key not in problem:
+            continue
+        try:
+            value = _presentable(problem[key])
+            if len(json.dumps(value)) <= MAX_ECHOED_CHARACTERS:
+                presentable[key] = value
+        except ValueError:
+            continue
+    return presentable
+
+
+def _presentable(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
+    if depth > _MAX_ECHOED_DEPTH:
+        raise ValueError("too deep")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {_encodable(str(key)): _presentable(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_presentable(item, depth + 1) for item in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+_EVERYWHERE: Final[tuple[type[ControlPlaneError], ...]] = (
+    NotAuthenticatedError,
+    AuthenticationSchemeIsInvalidError,
+    ApiKeyIsInvalidError,
+    WorkerTokenScopeError,
+    RegistryIsUnavailableError,
+)
+
+
+def responses(*errors: type[ControlPlaneError], with_body: bool = False) -> Responses:
+    """Describe a route's errors for OpenAPI: those given, and those that every route has.
+
+    Args:
+        *errors: what the route raises beyond authentication.
+        with_body: whether the route reads a body, which may be too large.
+    """
+    by_status: dict[int, list[type[ControlPlaneError]]] = {}
+    too_large = (RequestBodyIsTooLargeError,) if with_body else ()
+    for error in (*_EVERYWHERE, *errors, *too_large):
+        by_status.setdefault(error.status, []).append(error)
+    described: Responses = {
+        status: {
+            "model": ErrorMessage,
+            "description": " / ".join(error.detail for error in errors_of_status),
+            "content": {
+                "application/json": {
+                    "examples": {
+                        error.__name__.removesuffix("Error"): {"value": {"detail": error.detail}}
+                        for error in errors_of_status
+                    }
+                }
+            },
+        }
+        for status, errors_of_status in sorted(by_status.items())
+    }
+    described[422] = {
+        "model": ValidationProblems,
+        "description": "The request does not fit: each problem is named with its place",
+    }
+    described[500] = {
+        "model": ErrorMessage,
+        "description": "Internal Server Error; the answer also carries `request_id`",
+    }
+    return described

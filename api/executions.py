@@ -1,0 +1,138 @@
+"""Routes for executions: what workers report, and reading."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.auth import AuthenticatedRoute, Caller, OwnExecution, authorise_reading_execution
+from api.context import ContextDep
+from api.errors import responses
+from api.parameters import ExecutionPathDep
+from api.views import execution_info, execution_logs
+from core.contract.base import CleanText
+from core.contract.executions import (
+    ExecutionFinalResult,
+    ExecutionInfo,
+    ExecutionLogs,
+    ExecutionTemporaryResult,
+)
+from core.contract.paging import MAX_LOG_LINES_PER_PAGE, page_size, parse_log_offset
+from core.errors import (
+    ExecutionDoesNotExistError,
+    ExecutionHasAlreadyFinishedError,
+    ExecutionHasAlreadyStartedError,
+    ExecutionHasNotStartedError,
+    ExecutionIsAlreadyTerminatedError,
+    FunctionDoesNotExistError,
+    InvocationDoesNotExistError,
+    OffsetIsInvalidError,
+    ProjectDoesNotExistError,
+    VersionDoesNotExistError,
+)
+from registry import executions
+from registry.logs import read_log
+
+router = APIRouter(
+    prefix=(
+        "/projects/{project_name}/versions/{version_id}/functions/{function_name}"
+        "/invocations/{invocation_id}/executions/{execution_id}"
+    ),
+    tags=["executions"],
+    route_class=AuthenticatedRoute,
+    dependencies=[OwnExecution],
+)
+
+_MISSING = (
+    ProjectDoesNotExistError,
+    VersionDoesNotExistError,
+    FunctionDoesNotExistError,
+    InvocationDoesNotExistError,
+    ExecutionDoesNotExistError,
+)
+_NOT_RUNNING = (
+    ExecutionHasNotStartedError,
+    ExecutionHasAlreadyFinishedError,
+    ExecutionIsAlreadyTerminatedError,
+)
+
+
+@router.put(
+    "/start",
+    responses=responses(
+        *_MISSING, ExecutionHasAlreadyStartedError, ExecutionIsAlreadyTerminatedError
+    ),
+)
+async def start_execution(path: ExecutionPathDep, context: ContextDep) -> ExecutionInfo:
+    """A worker says that it has started."""
+    async with context.registry.transaction() as session:
+        started = await executions.start_execution(session, path)
+        return execution_info(started, context.links)
+
+
+@router.put("/update", responses=responses(*_MISSING, *_NOT_RUNNING, with_body=True))
+async def update_execution(
+    path: ExecutionPathDep, result: ExecutionTemporaryResult, context: ContextDep
+) -> ExecutionInfo:
+    """A worker replaces the output while it runs."""
+    async with context.registry.transaction() as session:
+        updated = await executions.update_execution(
+            session, path, latest_output=result.latest_output
+        )
+        return execution_info(updated, context.links)
+
+
+@router.put("/finish", responses=responses(*_MISSING, *_NOT_RUNNING, with_body=True))
+async def finish_execution(
+    path: ExecutionPathDep, result: ExecutionFinalResult, context: ContextDep
+) -> ExecutionInfo:
+    """A worker reports its outcome. FAILED needs an error message; the others must have none."""
+    async with context.registry.transaction() as session:
+        finished = await executions.finish_execution(
+            session,
+            path,
+            outcome=result.outcome,
+            final_output=result.final_output,
+            error_message=result.error_message,
+        )
+        return execution_info(finished, context.links)
+
+
+@router.get("", responses=responses(*_MISSING))
+async def get_execution(
+    path: ExecutionPathDep, context: ContextDep, caller: Caller
+) -> ExecutionInfo:
+    """Give an execution with all that its worker needs to know."""
+    async with context.registry.autocommit() as session:
+        await authorise_reading_execution(session, caller)
+        return execution_info(await executions.get_execution(session, path), context.links)
+
+
+@router.get("/logs", responses=responses(OffsetIsInvalidError, *_MISSING))
+async def get_execution_logs(
+    path: ExecutionPathDep,
+    context: ContextDep,
+    caller: Caller,
+    *,
+    max_lines: Annotated[
+        int | None, Query(ge=0, description="Lines at most; 250 if absent or larger")
+    ] = None,
+    initial_offset: Annotated[
+        CleanText | None, Query(description="`next_offset` of a page; absent for the beginning")
+    ] = None,
+) -> ExecutionLogs:
+    """Give a page of an execution's output.
+
+    While the execution is not TERMINATED, `next_offset` tells where to go on, also after a page
+    without lines; it is null once everything has been read.
+    """
+    offset = 0 if initial_offset is None else parse_log_offset(initial_offset)
+    async with context.registry.autocommit() as session:
+        await authorise_reading_execution(session, caller)
+        found = await executions.get_execution(session, path)
+        page = await read_log(
+            session,
+            found.execution,
+            offset=offset,
+            max_lines=page_size(max_lines, maximum=MAX_LOG_LINES_PER_PAGE),
+        )
+        return execution_logs(found, page)

@@ -1,0 +1,213 @@
+"""Routes for invocations."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.auth import (
+    AuthenticatedRoute,
+    Caller,
+    authorise_cancelling,
+    authorise_listing,
+    authorise_new_invocation,
+    authorise_reading_invocation,
+)
+from api.context import ContextDep
+from api.dispatch import InvocationStart
+from api.errors import responses
+from api.parameters import FunctionPathDep, InvocationIdText
+from api.views import epoch, invocation_info, invocations_list
+from core.contract.base import CleanText
+from core.contract.invocations import (
+    InvocationDefinition,
+    InvocationInfo,
+    InvocationsListForFunction,
+    ParentInvocationDefinition,
+)
+from core.contract.paging import MAX_INVOCATIONS_PER_PAGE, InvocationOffset, page_size
+from core.errors import (
+    FunctionDoesNotExistError,
+    InvocationDoesNotExistError,
+    InvocationIsAlreadyTerminatedError,
+    OffsetIsInvalidError,
+    ParentFunctionNameIsMissingError,
+    ParentInvocationDoesNotExistError,
+    ParentInvocationIdIsMissingError,
+    ProjectDoesNotExistError,
+    VersionDoesNotExistError,
+)
+from core.ids import InvocationId, VersionId
+from core.lifecycle import InvocationStatus
+from registry import invocations
+from registry.cancellation import request_cancellation
+from registry.invocations import InvocationDetails
+
+router = APIRouter(
+    prefix="/projects/{project_name}/versions/{version_id}/functions/{function_name}/invocations",
+    tags=["invocations"],
+    route_class=AuthenticatedRoute,
+)
+
+_FUNCTION_MISSING = (ProjectDoesNotExistError, VersionDoesNotExistError, FunctionDoesNotExistError)
+_INVOCATION_MISSING = (*_FUNCTION_MISSING, InvocationDoesNotExistError)
+
+
+@router.post(
+    "",
+    responses=responses(*_FUNCTION_MISSING, ParentInvocationDoesNotExistError, with_body=True),
+)
+async def create_invocation(
+    function: FunctionPathDep,
+    definition: InvocationDefinition,
+    context: ContextDep,
+    caller: Caller,
+) -> InvocationInfo:
+    """Call a function. The call is recorded at once and runs as soon as there is a slot for it."""
+    async with context.registry.transaction() as session:
+        await authorise_new_invocation(
+            session,
+            caller,
+            project_name=function.project_name,
+            parent=definition.parent_invocation,
+        )
+        created = await invocations.create_invocation(
+            session,
+            project_name=function.project_name,
+            version_id=function.version_id,
+            function_name=function.function_name,
+            input_=definition.input,
+            parent=definition.parent_invocation,
+        )
+    await context.dispatcher.start_invocation(_start(created))
+    return invocation_info(created, context.links)
+
+
+def _start(created: InvocationDetails) -> InvocationStart:
+    function = created.context.function
+    return InvocationStart(
+        invocation_id=InvocationId(created.invocation.id),
+        project_name=created.context.project.name,
+        version_id=VersionId(created.context.version.id),
+        function_name=function.name,
+        creation_time=epoch(created.invocation.created_at),
+        timeout_seconds=function.timeout_seconds,
+        max_retries=function.max_retries,
+    )
+
+
+@router.put(
+    "/{invocation_id}/cancel",
+    responses=responses(*_INVOCATION_MISSING, InvocationIsAlreadyTerminatedError),
+)
+async def cancel_invocation(
+    function: FunctionPathDep,
+    invocation_id: InvocationIdText,
+    context: ContextDep,
+    caller: Caller,
+) -> InvocationInfo:
+    """Ask for an invocation, and everything that it has called, to be cancelled.
+
+    Returns at once; the invocation is TERMINATED when its worker is gone. Asking again keeps the
+    first time.
+    """
+    async with context.registry.transaction() as session:
+        await authorise_cancelling(session, caller, invocation_id=InvocationId(invocation_id))
+        found = await invocations.find_invocation(
+            session,
+            project_name=function.project_name,
+            version_id=function.version_id,
+            function_name=function.function_name,
+            invocation_id=InvocationId(invocation_id),
+        )
+        to_cancel = await request_cancellation(session, found)
+        cancelled = await invocations.get_invocation(
+            session,
+            project_name=function.project_name,
+            version_id=function.version_id,
+            function_name=function.function_name,
+            invocation_id=found,
+        )
+    await context.dispatcher.cancel_invocations(to_cancel)
+    return invocation_info(cancelled, context.links)
+
+
+@router.get("/{invocation_id}", responses=responses(*_INVOCATION_MISSING))
+async def get_invocation(
+    function: FunctionPathDep,
+    invocation_id: InvocationIdText,
+    context: ContextDep,
+    caller: Caller,
+) -> InvocationInfo:
+    """Give an invocation with its executions."""
+    async with context.registry.autocommit() as session:
+        await authorise_reading_invocation(
+            session, caller, invocation_id=InvocationId(invocation_id)
+        )
+        found = await invocations.get_invocation(
+            session,
+            project_name=function.project_name,
+            version_id=function.version_id,
+            function_name=function.function_name,
+            invocation_id=InvocationId(invocation_id),
+        )
+        return invocation_info(found, context.links)
+
+
+@router.get(
+    "",
+    responses=responses(
+        OffsetIsInvalidError,
+        ParentFunctionNameIsMissingError,
+        ParentInvocationIdIsMissingError,
+        *_FUNCTION_MISSING,
+    ),
+)
+async def list_invocations(
+    function: FunctionPathDep,
+    context: ContextDep,
+    caller: Caller,
+    *,
+    max_results: Annotated[
+        int | None, Query(ge=0, description="Entries at most; 50 if absent or larger")
+    ] = None,
+    initial_offset: Annotated[
+        CleanText | None, Query(description="`next_offset` of a page")
+    ] = None,
+    status: Annotated[InvocationStatus | None, Query(description="Only this status")] = None,
+    parent_function_name: Annotated[
+        CleanText | None,
+        Query(description="Only children of this function's invocation; needs the next one too"),
+    ] = None,
+    parent_invocation_id: Annotated[
+        CleanText | None,
+        Query(description="Only children of this invocation; needs its function's name too"),
+    ] = None,
+) -> InvocationsListForFunction:
+    """Give a page of a function's invocations, newest first. The filters combine with AND."""
+    offset = None if initial_offset is None else InvocationOffset.parse(initial_offset)
+    parent = _parent_filter(parent_function_name, parent_invocation_id)
+    async with context.registry.autocommit() as session:
+        await authorise_listing(session, caller, parent=parent)
+        page = await invocations.list_invocations(
+            session,
+            project_name=function.project_name,
+            version_id=function.version_id,
+            function_name=function.function_name,
+            page_size=page_size(max_results, maximum=MAX_INVOCATIONS_PER_PAGE),
+            offset=offset,
+            status=status,
+            parent=parent,
+        )
+        return invocations_list(page, context.links)
+
+
+def _parent_filter(
+    function_name: str | None, invocation_id: str | None
+) -> ParentInvocationDefinition | None:
+    if function_name is None and invocation_id is None:
+        return None
+    if function_name is None:
+        raise ParentFunctionNameIsMissingError
+    if invocation_id is None:
+        raise ParentInvocationIdIsMissingError
+    return ParentInvocationDefinition(function_name=function_name, invocation_id=invocation_id)

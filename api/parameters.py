@@ -1,0 +1,60 @@
+"""Path parameters that several resources share."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path
+from pydantic import AfterValidator
+
+from core.contract.base import storable
+from core.contract.versions import parse_version_reference
+from core.ids import ExecutionId, InvocationId, VersionId
+from registry.executions import ExecutionPath
+
+ProjectName = Annotated[str, AfterValidator(storable), Path(description="The project's name")]
+VersionReference = Annotated[
+    str,
+    AfterValidator(storable),
+    Path(description="A version's id, or `latest` (in any letter case) for the newest"),
+]
+FunctionName = Annotated[str, AfterValidator(storable), Path(description="The function's name")]
+InvocationIdText = Annotated[str, AfterValidator(storable), Path(description="The invocation's id")]
+ExecutionIdText = Annotated[str, AfterValidator(storable), Path(description="The execution's id")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionPath:
+    """The names that lead to a function."""
+
+    project_name: str
+    version_id: VersionId | None
+    """None for the newest."""
+    function_name: str
+
+
+async def _function_path(
+    project_name: ProjectName, version_id: VersionReference, function_name: FunctionName
+) -> FunctionPath:
+    return FunctionPath(
+        project_name=project_name,
+        version_id=parse_version_reference(version_id),
+        function_name=function_name,
+    )
+
+
+async def _execution_path(
+    function: Annotated[FunctionPath, Depends(_function_path)],
+    invocation_id: InvocationIdText,
+    execution_id: ExecutionIdText,
+) -> ExecutionPath:
+    return ExecutionPath(
+        project_name=function.project_name,
+        version_id=function.version_id,
+        function_name=function.function_name,
+        invocation_id=InvocationId(invocation_id),
+        execution_id=ExecutionId(execution_id),
+    )
+
+
+FunctionPathDep = Annotated[FunctionPath, Depends(_function_path)]
+ExecutionPathDep = Annotated[ExecutionPath, Depends(_execution_path)]

@@ -1,0 +1,68 @@
+"""Routes for projects."""
+
+from fastapi import APIRouter
+
+from api.auth import AuthenticatedRoute, Caller, RootOnly, authorise_reading_project
+from api.context import ContextDep
+from api.errors import responses
+from api.parameters import ProjectName
+from api.views import project_info
+from core.contract.projects import MAX_PROJECT_NAME_LENGTH, ProjectInfo, ProjectsList
+from core.errors import (
+    ProjectAlreadyExistsError,
+    ProjectDoesNotExistError,
+    ProjectNameIsTooLongError,
+)
+from core.ids import ProjectId
+from registry import projects
+from registry.cancellation import request_project_deletion
+
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=AuthenticatedRoute)
+
+
+@router.put(
+    "/{project_name}",
+    dependencies=[RootOnly],
+    responses=responses(ProjectNameIsTooLongError, ProjectAlreadyExistsError),
+)
+async def create_project(project_name: ProjectName, context: ContextDep) -> ProjectInfo:
+    """Register a project. A name may have up to 64 characters."""
+    if len(project_name) > MAX_PROJECT_NAME_LENGTH:
+        raise ProjectNameIsTooLongError
+    async with context.registry.transaction() as session:
+        return project_info(await projects.create_project(session, name=project_name))
+
+
+@router.delete(
+    "/{project_name}", dependencies=[RootOnly], responses=responses(ProjectDoesNotExistError)
+)
+async def delete_project(project_name: ProjectName, context: ContextDep) -> ProjectInfo:
+    """Ask for a project to be deleted with everything in it.
+
+    Whatever runs in it is cancelled; the project goes once nothing runs any more. Asking again is
+    harmless and keeps the first time.
+    """
+    async with context.registry.transaction() as session:
+        found = await projects.get_project(session, name=project_name)
+        to_cancel = await request_project_deletion(session, ProjectId(found.id))
+        answer = project_info(await projects.get_project(session, name=project_name))
+    await context.dispatcher.cancel_invocations(to_cancel)
+    return answer
+
+
+@router.get("/{project_name}", responses=responses(ProjectDoesNotExistError))
+async def get_project(
+    project_name: ProjectName, context: ContextDep, caller: Caller
+) -> ProjectInfo:
+    """Give a project."""
+    async with context.registry.autocommit() as session:
+        await authorise_reading_project(session, caller, project_name=project_name)
+        return project_info(await projects.get_project(session, name=project_name))
+
+
+@router.get("", dependencies=[RootOnly], responses=responses())
+async def list_projects(context: ContextDep) -> ProjectsList:
+    """Give all projects, newest first."""
+    async with context.registry.autocommit() as session:
+        found = await projects.list_projects(session)
+        return ProjectsList(projects=[project_info(project) for project in found])

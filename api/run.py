@@ -1,0 +1,72 @@
+"""The API as a process: serves until told to stop."""
+
+import structlog
+
+from api.app import create_app
+from api.dispatch import Dispatcher
+from api.server import bind, serve
+from core.settings import (
+    ApiKeySettings,
+    ApiSettings,
+    RegistrySettings,
+    TemporalSettings,
+    load,
+)
+from core.shutdown import stop_on_signals
+from core.temporal import connect
+from core.tokens import ExecutionTokens
+from registry.engine import Registry
+from registry.managed import managed_tables
+
+logger = structlog.get_logger(__name__)
+
+
+async def run_api(
+    *, provisioner: str, host: str, port: int, create_tables: bool, delete_tables: bool
+) -> None:
+    """Run the API until SIGTERM or SIGINT.
+
+    Args:
+        provisioner: the exact name of the kind whose Temporal worker is to run this API's
+            invocations.
+        host: address to listen at.
+        port: port to listen at; 0 for any free one.
+        create_tables: bring the registry's schema up to date first.
+        delete_tables: drop the registry's tables at the end, whatever the end is.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+        OperationalError: Postgres did not answer in time (only with `create_tables`).
+        CannotListenError: the port is taken.
+    """
+    registry_settings = load(RegistrySettings)
+    temporal_settings = load(TemporalSettings)
+    key_settings = load(ApiKeySettings)
+    api_settings = load(ApiSettings)
+    stop = stop_on_signals()
+    with bind(host, port) as listener:
+        async with managed_tables(registry_settings, create=create_tables, delete=delete_tables):
+            registry = Registry(registry_settings)
+            try:
+                # Lazy: requests are served while Temporal is away. What is accepted then stays
+                # queued; a sweep that starts it comes with a later change.
+                client = await connect(temporal_settings, lazy=True)
+                app = create_app(
+                    registry=registry,
+                    dispatcher=Dispatcher(
+                        client,
+                        task_queue=temporal_settings.temporal_task_queue,
+                        provisioner=provisioner,
+                        heartbeat_seconds=temporal_settings.temporal_heartbeat_seconds,
+                    ),
+                    api_key=key_settings.control_plane_api_key.get_secret_value(),
+                    tokens=ExecutionTokens(key_settings.token_secret()),
+                    api_settings=api_settings,
+                    temporal_ui_url=temporal_settings.temporal_ui_url,
+                    temporal_namespace=temporal_settings.temporal_namespace,
+                )
+                logger.info("api_listening", host=host, port=listener.getsockname()[1])
+                await serve(app, listener=listener, stop=stop)
+                logger.info("api_stopped")
+            finally:
+                await registry.close()
