@@ -1,0 +1,113 @@
+"""The `up` and `demo` commands. Heavy imports are inside, so that `--help` is quick."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.commands import expected_errors
+
+
+def _run(program: Coroutine[Any, Any, int]) -> None:
+    from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
+    from standalone.errors import StandaloneError  # noqa: PLC0415 - quick --help
+
+    with expected_errors(StandaloneError, ProvisionerError):
+        try:
+            sys.exit(asyncio.run(program))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+@click.command()
+@click.option(
+    "--data-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="CONTROL_PLANE_DATA_FOLDER",
+    show_envvar=True,
+    help="Where everything is kept. Default: /var/lib/control-plane for root, else "
+    "~/.local/share/control-plane.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    envvar="CONTROL_PLANE_HOST",
+    show_envvar=True,
+    show_default=True,
+    help="Interface of the API. Postgres and Temporal stay on loopback.",
+)
+@click.option(
+    "--port",
+    default=5000,
+    type=click.IntRange(0, 65535),
+    envvar="CONTROL_PLANE_PORT",
+    show_envvar=True,
+    show_default=True,
+    help="Port of the API; 0 for any free one.",
+)
+@click.option(
+    "--temporal-port",
+    type=click.IntRange(1, 65535),
+    help="Port of Temporal. Default: 7233 if it is free, else any free one.",
+)
+@click.option(
+    "--temporal-ui-port",
+    type=click.IntRange(1, 65535),
+    help="Port of Temporal's web UI. Default: 8233 if it is free, else any free one.",
+)
+@click.option(
+    "--provisioner",
+    default="process",
+    metavar="KIND",
+    envvar="CONTROL_PLANE_PROVISIONER",
+    show_envvar=True,
+    show_default=True,
+    help="What makes the workers of executions.",
+)
+def up(
+    *,
+    data_folder: Path | None,
+    host: str,
+    port: int,
+    temporal_port: int | None,
+    temporal_ui_port: int | None,
+    provisioner: str,
+) -> None:
+    """Run everything on this machine: Postgres, Temporal with its web UI, API and Temporal worker.
+
+    Nothing else needs to be installed. Data stays in the data folder. With POSTGRES_HOST or
+    TEMPORAL_ADDRESS set, that server is used instead of an embedded one. Ends with Ctrl-C.
+    """
+    from core.logging import configure_logging  # noqa: PLC0415 - quick --help
+    from standalone.data_folder import default_data_folder  # noqa: PLC0415 - quick --help
+    from standalone.stack import StackOptions  # noqa: PLC0415 - quick --help
+    from standalone.up import run_until_stopped  # noqa: PLC0415 - quick --help
+
+    configure_logging()
+    options = StackOptions(
+        data_folder=data_folder or default_data_folder(),
+        provisioner=provisioner,
+        host=host,
+        api_port=port,
+        temporal_port=temporal_port,
+        temporal_ui_port=temporal_ui_port,
+    )
+    _run(run_until_stopped(options))
+
+
+@click.command()
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Leave the stack running at the end, to look around, until Ctrl-C.",
+)
+def demo(*, keep: bool) -> None:
+    """Start a stack in a temporary folder, call the example's functions, show what happens."""
+    from core.logging import configure_logging  # noqa: PLC0415 - quick --help
+    from standalone.demo import run_demo  # noqa: PLC0415 - quick --help
+
+    configure_logging(level="ERROR")
+    _run(run_demo(keep=keep))

@@ -1,0 +1,32 @@
+"""What can go wrong with the embedded servers, in words for the person who started them."""
+
+
+class StandaloneError(Exception):
+    """Base of this package's errors. The text says what to do; print it without a traceback."""
+
+
+class ServerFailedError(StandaloneError):
+    """An embedded server could not be started; the text ends with the tail of its log."""
+
+
+class DataFolderError(StandaloneError):
+    """A data folder cannot be used: not ours, not reachable, or incomplete."""
+
+
+class DataFolderIsInUseError(DataFolderError):
+    """Another process is the owner of the data folder, or its server still runs."""
+
+
+class PostgresVersionError(StandaloneError):
+    """The Postgres binaries are too old, or of another major version than the data."""
+
+
+class PortIsTakenError(StandaloneError):
+    """Something else listens on a port that was asked for explicitly."""
+
+    def __init__(self, port: int, what: str) -> None:
+        self.port = port
+        self.what = what
+        super().__init__(
+            f"Port {port} for {what} is taken. Stop what uses it, or choose another port"
+        )

@@ -1,0 +1,279 @@
+"""The whole control plane in one process: Postgres and Temporal as children, the rest in asyncio.
+
+Any part can be replaced through settings: with POSTGRES_HOST set no Postgres is started, with
+TEMPORAL_ADDRESS set no Temporal.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydantic import SecretStr
+from temporalio.client import Client
+
+from api.app import create_app
+from api.dispatch import Dispatcher
+from api.server import bind, serve
+from core.settings import (
+    ApiKeySettings,
+    ApiSettings,
+    RegistrySettings,
+    TemporalSettings,
+    WorkerSettings,
+    load,
+)
+from core.temporal import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
+from core.tokens import ExecutionTokens
+from provisioners.base import Provisioner
+from provisioners.catalog import load_provisioner_class
+from registry.engine import Registry
+from registry.migrate import upgrade
+from standalone.data_folder import make_data_folder, read_or_make_api_key
+from standalone.errors import PortIsTakenError, StandaloneError
+from standalone.ports import port_is_free
+from standalone.postgres import EmbeddedPostgres
+from standalone.server import EmbeddedServer
+from standalone.temporal_server import TemporalDevServer
+from worker.build import temporal_worker
+
+logger = structlog.get_logger(__name__)
+
+_DATABASE = "control_plane"
+_TEMPORAL_PORT = 7233
+_TEMPORAL_UI_PORT = 8233
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """What the caller chooses."""
+
+    data_folder: Path
+    provisioner: str = "process"
+    host: str = "127.0.0.1"
+    api_port: int = 5000
+    """0 for any free port."""
+    temporal_port: int | None = None
+    """None for 7233 if it is free, else any free port."""
+    temporal_ui_port: int | None = None
+    """None for 8233 if it is free, else any free port."""
+    durable: bool = True
+    """False trades the data's safety for quick starts and stops: for demonstrations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Where a running stack is reached."""
+
+    api_url: str
+    api_key: SecretStr
+    api_key_file: Path | None
+    """None if the key came from the environment."""
+    temporal_address: str
+    temporal_ui_url: str | None
+    data_folder: Path
+    embedded: tuple[EmbeddedServer, ...]
+    serving: asyncio.Task[None]
+
+    async def part_died(self) -> str:
+        """Wait until a part ends by itself; returns what to tell the operator."""
+        servers = {asyncio.create_task(server.exited()): server for server in self.embedded}
+        try:
+            done, _ = await asyncio.wait(
+                [*servers, self.serving], return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in servers:
+                task.cancel()
+        for task, server in servers.items():
+            if task in done:
+                return f"{server.name} has ended unexpectedly. Its log is {server.log}"
+        return "The HTTP server has ended unexpectedly"
+
+
+@asynccontextmanager
+async def running_stack(
+    options: StackOptions, *, provisioner: Provisioner | None = None
+) -> AsyncIterator[Stack]:
+    """Run everything during the block.
+
+    Args:
+        options: ports and folders.
+        provisioner: use this one instead of the kind named in the options.
+
+    Raises:
+        StandaloneError: a part cannot be started; the text says what to do.
+        SettingsError: a variable in the environment is wrong.
+        UnknownProvisionerError: there is no such kind.
+    """
+    provisioner_class = load_provisioner_class(options.provisioner)
+    folder = make_data_folder(options.data_folder)
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_bind(options))
+        port = listener.getsockname()[1]
+        api_url = f"http://{_reachable(options.host)}:{port}"
+
+        embedded: list[EmbeddedServer] = []
+        registry_settings = await _postgres(stack, options, folder, embedded)
+        temporal_settings = await _temporal(stack, options, folder, embedded)
+        await asyncio.to_thread(upgrade, registry_settings, wait_seconds=10)
+        api_key, api_key_file = _api_key(folder)
+        keys = ApiKeySettings(control_plane_api_key=SecretStr(api_key))
+
+        client = await connect(temporal_settings)
+        await ensure_search_attributes(client)
+        # A pool each: workflows that wait for a lock must not keep requests waiting.
+        registry = Registry(registry_settings)
+        stack.push_async_callback(registry.close)
+        worker_registry = Registry(registry_settings)
+        stack.push_async_callback(worker_registry.close)
+        with _default_variable("PROCESS_STATE_FOLDER", str(folder / "workers")):
+            backend = provisioner or provisioner_class.from_environment()
+        tokens = ExecutionTokens(keys.token_secret())
+        await stack.enter_async_context(
+            temporal_worker(
+                client=client,
+                registry=worker_registry,
+                provisioner=backend,
+                tokens=tokens,
+                settings=load(WorkerSettings).model_copy(update={"control_plane_api_url": api_url}),
+                task_queue=temporal_settings.temporal_task_queue,
+            )
+        )
+        app = create_app(
+            registry=registry,
+            dispatcher=_dispatcher(client, temporal_settings, backend.kind),
+            api_key=api_key,
+            tokens=tokens,
+            api_settings=load(ApiSettings),
+            temporal_ui_url=temporal_settings.temporal_ui_url,
+            temporal_namespace=temporal_settings.temporal_namespace,
+        )
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(app, listener=listener, stop=stop))
+        try:
+            yield Stack(
+                api_url=api_url,
+                api_key=SecretStr(api_key),
+                api_key_file=api_key_file,
+                temporal_address=temporal_settings.temporal_address,
+                temporal_ui_url=temporal_settings.temporal_ui_url,
+                data_folder=folder,
+                embedded=tuple(embedded),
+                serving=serving,
+            )
+        finally:
+            stop.set()
+            await serving
+
+
+@contextmanager
+def _default_variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable during the block, unless the operator has set it."""
+    if os.environ.get(name):
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _bind(options: StackOptions) -> socket.socket:
+    try:
+        return bind(options.host, options.api_port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortIsTakenError(options.api_port, "the API") from error
+        raise StandaloneError(
+            f"The API cannot listen on {options.host}:{options.api_port}: {error.strerror}"
+        ) from error
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
+
+
+def _api_key(folder: Path) -> tuple[str, Path | None]:
+    given = os.environ.get("CONTROL_PLANE_API_KEY")
+    return (given, None) if given else read_or_make_api_key(folder)
+
+
+def _usual_or_any(port: int) -> int | None:
+    if port_is_free(port):
+        return port
+    logger.warning("usual_port_is_taken", port=port, instead="any free one")
+    return None
+
+
+async def _postgres(
+    stack: AsyncExitStack, options: StackOptions, folder: Path, embedded: list[EmbeddedServer]
+) -> RegistrySettings:
+    if os.environ.get("POSTGRES_HOST"):
+        return load(RegistrySettings)
+    binaries = os.environ.get("CONTROL_PLANE_POSTGRES_BINARIES")
+    postgres = EmbeddedPostgres(
+        folder / "postgres", binaries=Path(binaries) if binaries else None, durable=options.durable
+    )
+    await stack.enter_async_context(postgres)
+    await asyncio.to_thread(postgres.create_database, _DATABASE)
+    embedded.append(postgres)
+    return RegistrySettings(
+        postgres_host=postgres.host,
+        postgres_port=postgres.port,
+        postgres_db=_DATABASE,
+        postgres_user=postgres.user,
+        postgres_password=SecretStr(postgres.password),
+    )
+
+
+async def _temporal(
+    stack: AsyncExitStack, options: StackOptions, folder: Path, embedded: list[EmbeddedServer]
+) -> TemporalSettings:
+    settings = load(TemporalSettings)
+    if os.environ.get("TEMPORAL_ADDRESS"):
+        return settings
+    binary = os.environ.get("CONTROL_PLANE_TEMPORAL_BINARY")
+
+    def server(usual: Callable[[int], int | None]) -> TemporalDevServer:
+        return TemporalDevServer(
+            folder / "temporal",
+            persistent=options.durable,
+            binary=Path(binary) if binary else None,
+            port=options.temporal_port or usual(_TEMPORAL_PORT),
+            ui_port=options.temporal_ui_port or usual(_TEMPORAL_UI_PORT),
+            namespace=settings.temporal_namespace,
+            search_attributes=SEARCH_ATTRIBUTES,
+        )
+
+    temporal = server(_usual_or_any)
+    try:
+        await stack.enter_async_context(temporal)
+    except PortIsTakenError as error:
+        if error.port in {options.temporal_port, options.temporal_ui_port}:
+            raise
+        # Another stack that starts at this moment was faster at the usual port.
+        temporal = server(lambda _: None)
+        await stack.enter_async_context(temporal)
+    embedded.append(temporal)
+    return settings.model_copy(
+        update={
+            "temporal_address": temporal.address,
+            "temporal_ui_url": settings.temporal_ui_url or temporal.ui_url,
+        }
+    )
+
+
+def _dispatcher(client: Client, settings: TemporalSettings, provisioner: str) -> Dispatcher:
+    return Dispatcher(
+        client,
+        task_queue=settings.temporal_task_queue,
+        provisioner=provisioner,
+        heartbeat_seconds=settings.temporal_heartbeat_seconds,
+    )

@@ -1,0 +1,58 @@
+"""The `up` command: run the stack until told to stop."""
+
+import asyncio
+
+import click
+
+from core.shutdown import stop_on_signals
+from standalone.stack import Stack, StackOptions, running_stack
+
+
+async def run_until_stopped(options: StackOptions) -> int:
+    """Run the stack until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        StandaloneError: a part cannot be started.
+    """
+    stop = stop_on_signals()
+    click.echo(f"Starting control-plane, data in {options.data_folder} ...")
+    async with running_stack(options) as stack:
+        click.echo(_describe(stack))
+        stopped = asyncio.create_task(stop.wait())
+        died = asyncio.create_task(stack.part_died())
+        await asyncio.wait([stopped, died], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if stop.is_set():
+            died.cancel()
+            click.echo("Stopping ... (once more Ctrl-C to stop at once)")
+            exit_code = 0
+        else:
+            click.echo(f"control-plane: {died.result()}", err=True)
+            exit_code = 1
+    if exit_code == 0:
+        click.echo("Stopped. The data is kept; start again to go on.")
+    return exit_code
+
+
+def _describe(stack: Stack) -> str:
+    key = stack.api_key_file or "the one in CONTROL_PLANE_API_KEY"
+    lines = [
+        "",
+        f"  API            {stack.api_url}",
+        f"  API reference  {stack.api_url}/docs",
+        f"  API key file   {key}",
+        f"  Temporal UI    {stack.temporal_ui_url or '(not configured: set TEMPORAL_UI_URL)'}",
+        f"  Temporal       {stack.temporal_address}",
+        f"  Data           {stack.data_folder}",
+        "",
+        "Ready. Ctrl-C stops it.",
+    ]
+    if stack.api_key_file is not None:
+        lines += [
+            "In another terminal:",
+            "",
+            f'  export KEY="$(cat {stack.api_key_file})"',
+            f'  curl -H "Authorization: Bearer $KEY" {stack.api_url}/projects',
+            "",
+        ]
+    return "\n".join(lines)
