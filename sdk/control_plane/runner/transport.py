@@ -1,0 +1,130 @@
+"""One HTTP connection to the API: a single try of a request, without repetition."""
+
+import json
+import select
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class NoAnswerError(Exception):
+    """A try ended without an answer.
+
+    Attributes:
+        may_have_arrived: False if the request certainly did not reach the API.
+    """
+
+    def __init__(self, text: str, *, may_have_arrived: bool) -> None:
+        super().__init__(text)
+        self.may_have_arrived = may_have_arrived
+
+
+class Answer:
+    """What the API answered."""
+
+    def __init__(self, *, status: int, body: bytes, retry_after: float) -> None:
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds that the API asks to be left alone; 0 if it says nothing."""
+        self._body = body
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request did what it was to do."""
+        return 200 <= self.status < 300
+
+    @property
+    def content(self) -> "dict[str, Any] | None":
+        """The JSON object in the body, or None if there is none."""
+        try:
+            content = json.loads(self._body)
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
+
+    @property
+    def detail(self) -> str:
+        """The error text of an unsuccessful answer."""
+        content = self.content
+        if content is None or "detail" not in content:
+            return self._body[:200].decode(errors="replace").strip() or "(no text)"
+        detail = content["detail"]
+        return detail if isinstance(detail, str) else json.dumps(detail)[:500]
+
+
+class Transport:
+    """A connection that is kept open between requests. Not for use by two threads at once."""
+
+    def __init__(self, api_url: str, *, api_key: str, timeout: float) -> None:
+        """Prepare a connection; nothing is sent yet.
+
+        Args:
+            api_url: the base address, without a trailing slash.
+            api_key: sent as bearer token.
+            timeout: seconds for connecting, and for each wait for the other side.
+        """
+        parts = urlsplit(api_url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        self._base_path = parts.path
+        self._timeout = timeout
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+
+    def send(self, method: str, path: str, content: "dict[str, Any] | None" = None) -> Answer:
+        """Send one request and read the whole answer.
+
+        Raises:
+            NoAnswerError: the connection failed, or the other side was silent for too long.
+        """
+        body = (
+            None
+            if content is None
+            else json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace")
+        )
+        arrived = False
+        try:
+            self._connect()
+            arrived = True
+            self._connection.request(method, self._base_path + path, body, self._headers)
+            with self._connection.getresponse() as response:
+                return Answer(
+                    status=response.status,
+                    body=response.read(),
+                    retry_after=_seconds(response.headers.get("Retry-After")),
+                )
+        except (OSError, HTTPException) as error:
+            self.close()
+            text = str(error) or "no answer"
+            raise NoAnswerError(
+                f"{type(error).__name__}: {text}", may_have_arrived=arrived
+            ) from None
+
+    def close(self) -> None:
+        """End the connection; the next request opens another."""
+        self._connection.close()
+
+    def _connect(self) -> None:
+        connection = self._connection
+        if connection.sock is not None and _is_readable(connection.sock.fileno()):
+            # Between two requests there is nothing to read but the end of the connection. A server
+            # may close one that was idle, and a request sent into it would be lost.
+            connection.close()
+        if connection.sock is None:
+            connection.connect()
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header is not None and header.isdecimal() else 0.0
