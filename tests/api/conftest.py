@@ -1,0 +1,51 @@
+"""The application over real Postgres and real Temporal, but without any Temporal worker.
+
+Workflows are started and never run, so that every state of the rows is the test's own doing.
+"""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from temporalio.client import Client
+
+from api.app import create_app
+from api.dispatch import Dispatcher
+from core.settings import ApiSettings
+from registry.engine import Registry
+from tests.api.helpers import Api
+from tests.harness import API_KEY, STANDARD, TOKENS, UI_URL
+
+
+@pytest.fixture
+def api_settings() -> ApiSettings:
+    return ApiSettings()
+
+
+@pytest.fixture
+def app(
+    registry: Registry, temporal_client: Client, task_queue: str, api_settings: ApiSettings
+) -> FastAPI:
+    return create_app(
+        registry=registry,
+        dispatcher=Dispatcher(temporal_client, task_queue=task_queue, provisioner="dev"),
+        api_key=API_KEY,
+        tokens=TOKENS,
+        api_settings=api_settings,
+        temporal_ui_url=UI_URL,
+        temporal_namespace=temporal_client.namespace,
+    )
+
+
+@pytest.fixture
+async def api(app: FastAPI, registry: Registry) -> AsyncIterator[Api]:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as http:
+        yield Api(http, registry)
+
+
+@pytest.fixture
+async def function(api: Api) -> str:
+    """The path of one deployed function, `standard`."""
+    return f"{await api.deploy(STANDARD)}/functions/standard"

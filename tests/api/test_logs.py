@@ -1,0 +1,83 @@
+"""Pages of logs."""
+
+import pytest
+
+from core.lifecycle import WorkerStatus
+from tests.api.helpers import Api, assert_error, id_of
+from tests.harness import Json
+
+WORKER = {"id": "1"}
+
+
+@pytest.fixture
+async def execution(api: Api, function: str) -> str:
+    return await api.add_execution(await api.invoke(function), worker=WORKER)
+
+
+async def _page(api: Api, execution: str, **params: object) -> tuple[list[str], str | None]:
+    page: Json = await api.ok("GET", f"{execution}/logs", params=params)
+    return page["log_lines"], page["next_offset"]
+
+
+async def test_without_a_worker_there_is_no_log(api: Api, function: str) -> None:
+    invocation = await api.invoke(function)
+    execution = await api.add_execution(invocation, worker_status=WorkerStatus.PROVISIONING)
+    seen = await api.ok("GET", execution)
+    assert await api.ok("GET", f"{execution}/logs") == {
+        "project_name": "shop",
+        "version_id": seen["version_id"],
+        "function_name": "standard",
+        "invocation_id": id_of(invocation),
+        "execution_id": id_of(execution),
+        "log_lines": [],
+        "next_offset": None,
+    }
+
+
+async def test_pages_go_on_across_chunks_and_end_with_the_worker(api: Api, execution: str) -> None:
+    await api.add_log_lines(execution, ["0", "1", "2"], ["3"], ["4", "5"])
+    assert await _page(api, execution, max_lines=2) == (["0", "1"], "2")
+    assert await _page(api, execution, max_lines=3, initial_offset=2) == (["2", "3", "4"], "5")
+    assert await _page(api, execution, initial_offset=5) == (["5"], "6")
+    # More may come.
+    assert await _page(api, execution, initial_offset=6) == ([], "6")
+    assert await _page(api, execution, initial_offset=1000) == ([], "1000")
+    await api.change_execution(execution, worker_status=WorkerStatus.TERMINATED)
+    assert await _page(api, execution, initial_offset=2, max_lines=2) == (["2", "3"], "4")
+    assert await _page(api, execution, initial_offset=4, max_lines=2) == (["4", "5"], None)
+    assert await _page(api, execution) == (["0", "1", "2", "3", "4", "5"], None)
+    assert await _page(api, execution, initial_offset=6) == ([], None)
+    assert await _page(api, execution, initial_offset=10**25) == ([], None)
+
+
+async def test_a_running_worker_without_output_has_an_offset(api: Api, execution: str) -> None:
+    assert await _page(api, execution) == ([], "0")
+
+
+async def test_no_lines_are_given_for_max_lines_0(api: Api, execution: str) -> None:
+    await api.add_log_lines(execution, ["0", "1"])
+    assert await _page(api, execution, max_lines=0) == ([], "0")
+    assert await _page(api, execution, max_lines=0, initial_offset=1) == ([], "1")
+    await api.change_execution(execution, worker_status=WorkerStatus.TERMINATED)
+    assert await _page(api, execution, max_lines=0, initial_offset=1) == ([], "1")
+    assert await _page(api, execution, max_lines=0, initial_offset=2) == ([], None)
+
+
+async def test_250_lines_are_the_default_and_the_most(api: Api, execution: str) -> None:
+    await api.add_log_lines(execution, [str(n) for n in range(200)], [str(n) for n in range(200)])
+    for params in ({}, {"max_lines": 250}, {"max_lines": 10**9}):
+        lines, next_offset = await _page(api, execution, **params)
+        assert (len(lines), next_offset) == (250, "250")
+
+
+@pytest.mark.parametrize("offset", ["", "x", "-1", "1.5", "0,1", "\u0661", "9" * 5000])
+async def test_a_bad_offset_is_400(api: Api, execution: str, offset: str) -> None:
+    answer = await api.get(f"{execution}/logs", params={"initial_offset": offset})
+    assert_error(answer, 400, "The next offset is in an invalid format")
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5"])
+async def test_a_bad_number_of_lines_is_422(api: Api, execution: str, value: str) -> None:
+    answer = await api.get(f"{execution}/logs", params={"max_lines": value})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", "max_lines"]

@@ -1,0 +1,82 @@
+"""Fixtures: a database and a task queue per test, on servers that the whole session shares."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import cast
+
+import pytest
+from temporalio.client import Client
+
+from core.settings import RegistrySettings, TemporalSettings
+from core.temporal import connect
+from registry.engine import Registry
+from tests.harness import ControlPlane, running_control_plane
+from tests.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
+
+_SERVERS = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SERVERS] = Servers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """xdist is about to start a worker process: hand it the servers' addresses."""
+    servers: Servers = node.config.stash[_SERVERS]  # type: ignore[attr-defined] # no types
+    node.workerinput["servers"] = servers.start()  # type: ignore[attr-defined] # no types
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_SERVERS].stop()
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Addresses:
+    workerinput = getattr(request.config, "workerinput", None)
+    if workerinput is not None:
+        return cast("Addresses", workerinput["servers"])
+    return request.config.stash[_SERVERS].start()
+
+
+@pytest.fixture
+def registry_settings(servers: Addresses) -> Iterator[RegistrySettings]:
+    """A migrated, empty database of this test's own."""
+    with fresh_database(servers, template=TEMPLATE_DATABASE) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def registry(registry_settings: RegistrySettings) -> AsyncIterator[Registry]:
+    registry = Registry(registry_settings)
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+def task_queue() -> str:
+    """A prefix of task queues of this test's own."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def temporal_settings(servers: Addresses, task_queue: str) -> TemporalSettings:
+    return TemporalSettings(
+        temporal_address=servers["temporal_address"],
+        temporal_task_queue=task_queue,
+        temporal_heartbeat_seconds=2,
+    )
+
+
+@pytest.fixture
+async def temporal_client(temporal_settings: TemporalSettings) -> Client:
+    return await connect(temporal_settings)
+
+
+@pytest.fixture
+async def control_plane(
+    registry: Registry, temporal_client: Client, task_queue: str
+) -> AsyncIterator[ControlPlane]:
+    """API and Temporal worker over a scripted provisioner, in this process."""
+    async with running_control_plane(registry, temporal_client, task_queue) as running:
+        yield running

@@ -1,0 +1,23 @@
+import os
+from pathlib import Path
+
+from tests.e2e.processes import run
+
+
+def test_the_demo_shows_how_every_call_ended(tmp_path: Path) -> None:
+    """As a newcomer runs it: with nothing but a PATH, and nothing left behind."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "160"}
+    ended = run("demo", environment=environment, seconds=60)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    _, _, table = ended.stdout.partition("Invocations")
+    rows = [" ".join(row.replace("│", " ").replace("┃", " ").split()) for row in table.splitlines()]
+    for beginning in (
+        "function phase # cause result or error",
+        'greet SUCCEEDED 1 succeeded "Hello, Ada!"',
+        "flaky SUCCEEDED 1 user_error ConnectionError",
+        "3 succeeded",
+        "count_up SUCCEEDED 1 succeeded",
+        "sleepy TIMED_OUT 1 timed_out",
+    ):
+        assert any(row.startswith(beginning) for row in rows), (beginning, table)
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,212 @@
+"""A whole control plane in the test's process, spoken to over HTTP as users do."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+from temporalio.client import Client
+
+from api.app import create_app
+from api.dispatch import Dispatcher
+from core.ids import ExecutionId
+from core.settings import ApiSettings, WorkerSettings
+from core.tokens import ExecutionTokens
+from provisioners.base import Provisioner
+from registry.engine import Registry
+from tests.fakes import ScriptedProvisioner, ScriptedWorker
+from worker.build import temporal_worker
+
+API_KEY = "butterflyburger"
+TOKENS = ExecutionTokens("a secret for tests")
+UI_URL = "http://127.0.0.1:8233"
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, seconds: float = 30
+) -> T:
+    """Look again and again until what is seen is wanted; returns it."""
+    seen: T | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                seen = await look()
+                if wanted(seen):
+                    return seen
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not seen within {seconds} s; the last sight was: {seen}") from None
+
+
+async def eventually_true(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+    """Wait until something in this process holds."""
+
+    async def look() -> bool:
+        return condition()
+
+    await eventually(look, bool, seconds=seconds)
+
+
+class ControlPlane:
+    """Shorthand for the HTTP API, with the scripted provisioner at hand."""
+
+    def __init__(self, http: httpx.AsyncClient, provisioner: Provisioner, client: Client) -> None:
+        self.http = http
+        self.temporal = client
+        self._provisioner = provisioner
+        self.version_path = ""
+
+    @property
+    def provisioner(self) -> ScriptedProvisioner:
+        assert isinstance(self._provisioner, ScriptedProvisioner)
+        return self._provisioner
+
+    async def call(self, method: str, path: str, **options: Any) -> Json:
+        answer = await self.http.request(method, path, **options)
+        assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+        body: Json = answer.json()
+        return body
+
+    async def deploy(self, *functions: Json, project: str = "shop", image: str = "image:1") -> None:
+        """Create the project if need be and register a version with these functions."""
+        await self.http.put(f"/projects/{project}")
+        version = await self.call(
+            "POST",
+            f"/projects/{project}/versions",
+            json={"default_docker_image": image, "functions": list(functions)},
+        )
+        self.version_path = f"/projects/{project}/versions/{version['version_id']}"
+
+    async def invoke(self, function: str, *, argument: object = None, **fields: Any) -> str:
+        """Start an invocation; returns its path."""
+        path = f"{self.version_path}/functions/{function}/invocations"
+        answer = await self.call("POST", path, json={"input": json.dumps(argument), **fields})
+        return f"{path}/{answer['invocation_id']}"
+
+    async def get(self, path: str) -> Json:
+        return await self.call("GET", path)
+
+    async def until(
+        self, path: str, wanted: Callable[[Json], object], *, seconds: float = 30
+    ) -> Json:
+        return await eventually(lambda: self.get(path), wanted, seconds=seconds)
+
+    async def until_terminated(self, path: str, *, seconds: float = 30) -> Json:
+        return await self.until(
+            path, lambda seen: seen["invocation_status"] == "TERMINATED", seconds=seconds
+        )
+
+    async def until_worker_runs(self, path: str, *, attempt: int = 1) -> "RunningExecution":
+        """Wait for the worker of an attempt; returns its execution."""
+        seen = await self.until(
+            path,
+            lambda seen: (
+                len(seen["executions"]) >= attempt
+                and seen["executions"][attempt - 1]["worker_status"] == "RUNNING"
+            ),
+        )
+        execution_id = ExecutionId(seen["executions"][attempt - 1]["execution_id"])
+        return RunningExecution(self, f"{path}/executions/{execution_id}", execution_id)
+
+
+class RunningExecution:
+    """An execution whose worker the test plays."""
+
+    def __init__(self, plane: ControlPlane, path: str, execution_id: ExecutionId) -> None:
+        self._plane = plane
+        self.path = path
+        self.id = execution_id
+
+    @property
+    def worker(self) -> ScriptedWorker:
+        return self._plane.provisioner.workers[self.id]
+
+    async def start(self) -> Json:
+        return await self._plane.call("PUT", f"{self.path}/start")
+
+    async def update(self, output: str) -> Json:
+        body = {"latest_output": output}
+        return await self._plane.call("PUT", f"{self.path}/update", json=body)
+
+    async def finish(
+        self, outcome: str, *, output: str | None = None, error: str | None = None
+    ) -> Json:
+        body = {"outcome": outcome, "final_output": output, "error_message": error}
+        return await self._plane.call("PUT", f"{self.path}/finish", json=body)
+
+    async def play(
+        self, outcome: str, *, output: str | None = None, error: str | None = None
+    ) -> None:
+        """Start, finish and go away."""
+        await self.start()
+        await self.finish(outcome, output=output, error=error)
+        self.worker.end()
+
+
+def function_spec(
+    name: str,
+    *,
+    concurrency: int = 100,
+    retries: int = 0,
+    timeout: int = 30,
+    image: str | None = None,
+) -> Json:
+    return {
+        "function_name": name,
+        "docker_image_override": image,
+        "resource_spec": {
+            "virtual_cpus": 0.5,
+            "memory_gbs": 0.25,
+            "max_concurrency": concurrency,
+        },
+        "execution_spec": {"max_retries": retries, "timeout_seconds": timeout},
+    }
+
+
+STANDARD = function_spec("standard")
+LIMITED = function_spec("limited", concurrency=1)
+RETRYABLE = function_spec("retryable", retries=5)
+
+
+@asynccontextmanager
+async def running_control_plane(
+    registry: Registry,
+    client: Client,
+    task_queue: str,
+    *,
+    provisioner: Provisioner | None = None,
+    settings: WorkerSettings | None = None,
+) -> AsyncIterator[ControlPlane]:
+    backend = provisioner or ScriptedProvisioner()
+    app = create_app(
+        registry=registry,
+        dispatcher=Dispatcher(
+            client, task_queue=task_queue, provisioner=backend.kind, heartbeat_seconds=2
+        ),
+        api_key=API_KEY,
+        tokens=TOKENS,
+        api_settings=ApiSettings(),
+        temporal_ui_url=UI_URL,
+        temporal_namespace=client.namespace,
+    )
+    async with (
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://control-plane",
+            headers={"Authorization": f"Bearer {API_KEY}"},
+        ) as http,
+        temporal_worker(
+            client=client,
+            registry=registry,
+            provisioner=backend,
+            tokens=TOKENS,
+            settings=settings or WorkerSettings(termination_grace_seconds=1),
+            task_queue=task_queue,
+        ),
+    ):
+        yield ControlPlane(http, backend, client)

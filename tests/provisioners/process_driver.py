@@ -1,0 +1,37 @@
+"""A provisioner in a process of its own, for tests that kill that process.
+
+Reads one line of JSON with the state folder, the request and what to do from standard input; prints
+one line when that is done or under way; then waits to be killed.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from core.ids import ExecutionId
+from provisioners.base import ResourceSpec, WorkerRequest
+from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+
+
+async def main() -> None:
+    order = json.loads(sys.stdin.readline())
+    provisioner = ProcessProvisioner(
+        ProcessProvisionerConfig(state_folder=Path(order["state_folder"]))
+    )
+    await provisioner.start()
+    if "request" in order:
+        spec = ResourceSpec(**order["request"].pop("resource_spec"))
+        record = await provisioner.provision(WorkerRequest(**order["request"], resource_spec=spec))
+        print(json.dumps({"state": record.state}), flush=True)
+    else:
+        ending = asyncio.create_task(
+            provisioner.terminate(ExecutionId(order["terminate"]), None, grace=order["grace"])
+        )
+        print("{}", flush=True)
+        await ending
+    await asyncio.sleep(60)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,10 @@
+import pytest
+
+from tests.provisioners.conformance import Backend, ProvisionerConformance
+from tests.provisioners.process_backend import ProcessBackend
+
+
+class TestProcessProvisioner(ProvisionerConformance):
+    @pytest.fixture
+    def backend(self, process_backend: ProcessBackend) -> Backend:
+        return process_backend

@@ -1,0 +1,116 @@
+"""Transitions that run again after a crash give the same answer."""
+
+import pytest
+
+from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
+from core.ids import ExecutionId, FunctionId, InvocationId
+from core.lifecycle import InvocationStatus, Outcome, Phase
+from core.steps import Closed, CloseRequest, Opened, OpenRequest, Verdict
+from registry.engine import Registry
+from registry.invocations import create_invocation
+from registry.lifecycle import close_execution, open_execution
+from registry.preparation import record_prepared
+from registry.projects import create_project
+from registry.tables import Execution, Invocation
+from registry.versions import create_version
+
+LIMITED = FunctionSpec(
+    function_name="limited",
+    resource_spec=ResourceSpec(virtual_cpus=1, memory_gbs=1, max_concurrency=1),
+    execution_spec=ExecutionSpec(max_retries=0, timeout_seconds=60),
+)
+
+
+@pytest.fixture
+async def function_id(registry: Registry) -> FunctionId:
+    async with registry.transaction() as session:
+        await create_project(session, name="p")
+        version = await create_version(
+            session, project_name="p", default_docker_image="i", functions=[LIMITED]
+        )
+    return FunctionId(version.functions[0].id)
+
+
+async def prepare(registry: Registry, function_id: FunctionId) -> list[InvocationId]:
+    async with registry.transaction() as session:
+        return await record_prepared(session, function_id, details=None)
+
+
+async def invoke(registry: Registry) -> InvocationId:
+    async with registry.transaction() as session:
+        created = await create_invocation(
+            session,
+            project_name="p",
+            version_id=None,
+            function_name="limited",
+            input_="",
+            parent=None,
+        )
+    return InvocationId(created.invocation.id)
+
+
+def execution_id(number: int) -> ExecutionId:
+    return ExecutionId(f"exe-{number:032x}")
+
+
+async def ask(registry: Registry, invocation_id: InvocationId, number: int) -> Opened:
+    request = OpenRequest(invocation_id=invocation_id, execution_id=execution_id(number))
+    async with registry.transaction() as session:
+        return await open_execution(session, request, provisioner="scripted")
+
+
+async def close(registry: Registry, number: int) -> Closed:
+    async with registry.transaction() as session:
+        return await close_execution(session, CloseRequest(execution_id=execution_id(number)))
+
+
+async def test_a_repeated_close_wakes_the_same_waiter_again(
+    registry: Registry, function_id: FunctionId
+) -> None:
+    await prepare(registry, function_id)
+    first, second, third = [await invoke(registry) for _ in range(3)]
+    assert (await ask(registry, first, 1)).verdict is Verdict.ADMITTED
+    assert (await ask(registry, second, 2)).verdict is Verdict.WAIT
+    assert (await ask(registry, third, 3)).verdict is Verdict.WAIT
+
+    assert (await close(registry, 1)).wake == [second]
+    assert (await close(registry, 1)).wake == [second]
+
+    # The slot is held free for the one that was called.
+    assert (await ask(registry, third, 3)).verdict is Verdict.WAIT
+    assert (await ask(registry, second, 2)).verdict is Verdict.ADMITTED
+    assert (await close(registry, 1)).wake == []
+
+
+async def test_a_repeated_preparation_wakes_the_same_waiter_again(
+    registry: Registry, function_id: FunctionId
+) -> None:
+    first, second = [await invoke(registry) for _ in range(2)]
+    assert (await ask(registry, first, 1)).verdict is Verdict.WAIT
+    assert (await ask(registry, second, 2)).verdict is Verdict.WAIT
+    assert await prepare(registry, function_id) == [first]
+    assert await prepare(registry, function_id) == [first]
+
+
+async def test_a_repeated_open_holds_one_slot(registry: Registry, function_id: FunctionId) -> None:
+    await prepare(registry, function_id)
+    invocation_id = await invoke(registry)
+    answers = [await ask(registry, invocation_id, 1) for _ in range(2)]
+    assert [(answer.verdict, answer.attempt) for answer in answers] == [(Verdict.ADMITTED, 1)] * 2
+
+
+async def test_a_repeated_close_keeps_the_first_end(
+    registry: Registry, function_id: FunctionId
+) -> None:
+    await prepare(registry, function_id)
+    invocation_id = await invoke(registry)
+    await ask(registry, invocation_id, 1)
+    async with registry.transaction() as session:
+        execution = await session.get_one(Execution, execution_id(1))
+        execution.started_at = execution.created_at
+        execution.outcome = Outcome.SUCCEEDED
+    answers = [await close(registry, 1) for _ in range(2)]
+    assert answers[0] == answers[1]
+    async with registry.autocommit() as session:
+        ended = await session.get_one(Invocation, invocation_id)
+    assert (ended.status, ended.phase) == (InvocationStatus.TERMINATED, Phase.SUCCEEDED)

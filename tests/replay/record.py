@@ -1,0 +1,340 @@
+"""Records the histories that `test_replay` replays: `make record`, or with ARGS="CASE ..." some.
+
+Each case drives real workflows over real servers and a scripted provisioner. A history that exists
+is kept, unless its case is named: one that fails to replay asks for a patch in the workflow, not
+for a new history.
+"""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
+
+from core.clock import utc_now
+from core.ids import InvocationId, run_id_of_execution
+from core.queues import control_queue, provisioner_queue
+from core.settings import TemporalSettings
+from core.steps import InvocationCall
+from core.temporal import connect
+from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
+from registry.engine import Registry
+from tests.harness import (
+    LIMITED,
+    RETRYABLE,
+    STANDARD,
+    ControlPlane,
+    Json,
+    eventually,
+    eventually_true,
+    function_spec,
+    running_control_plane,
+)
+from tests.replay.history_files import HISTORIES, write_history
+from tests.servers import TEMPLATE_DATABASE, Servers, fresh_database
+from workflows.invocation import InvocationWorkflow
+from workflows.version_preparation import VersionPreparationWorkflow
+
+AnyHandle = WorkflowHandle[object, object]
+Recorded = dict[str, AnyHandle]
+"""Name of a history -> the run that it is the history of."""
+Case = Callable[[ControlPlane], Awaitable[Recorded]]
+
+INVOCATIONS = InvocationWorkflow.__name__
+PREPARATIONS = VersionPreparationWorkflow.__name__
+
+
+def invocation_id_of(path: str) -> str:
+    return path.rsplit("/", 1)[1]
+
+
+def run_of(plane: ControlPlane, path: str, execution: Json) -> AnyHandle:
+    return plane.temporal.get_workflow_handle(
+        invocation_id_of(path), run_id=run_id_of_execution(execution["execution_id"])
+    )
+
+
+async def over(plane: ControlPlane, path: str, *, phase: str) -> Json:
+    seen = await plane.until_terminated(path)
+    assert seen["phase"] == phase, seen
+    return seen
+
+
+async def success(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await (await plane.until_worker_runs(path)).play("SUCCEEDED", output="1")
+    (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    return {"success": run_of(plane, path, execution)}
+
+
+async def retry(plane: ControlPlane) -> Recorded:
+    await plane.deploy(RETRYABLE)
+    path = await plane.invoke("retryable")
+    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
+    await (await plane.until_worker_runs(path, attempt=2)).play("SUCCEEDED")
+    first, second = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    return {
+        "retry-first-run": run_of(plane, path, first),
+        "retry-second-run": run_of(plane, path, second),
+    }
+
+
+async def last_failure(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: always")
+    (execution,) = (await over(plane, path, phase="FAILED"))["executions"]
+    return {"last-failure": run_of(plane, path, execution)}
+
+
+async def vanished_worker(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    run = await plane.until_worker_runs(path)
+    await run.start()
+    run.worker.end(Exited(exit_code=137, detail="killed by signal 9 (SIGKILL)"))
+    (execution,) = (await over(plane, path, phase="FAILED"))["executions"]
+    return {"vanished-worker": run_of(plane, path, execution)}
+
+
+async def cancelled_while_queued(plane: ControlPlane) -> Recorded:
+    await plane.deploy(LIMITED)
+    first = await plane.invoke("limited")
+    run = await plane.until_worker_runs(first)
+    second = await plane.invoke("limited")
+    await plane.until(second, lambda s: "concurrent execution" in (s["phase_detail"] or ""))
+    await plane.call("PUT", f"{second}/cancel")
+    await over(plane, second, phase="CANCELLED")
+    run.worker.end()
+    return {"cancelled-while-queued": plane.temporal.get_workflow_handle(invocation_id_of(second))}
+
+
+async def cancelled_while_running(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until_worker_runs(path)
+    await plane.call("PUT", f"{path}/cancel")
+    (execution,) = (await over(plane, path, phase="CANCELLED"))["executions"]
+    return {"cancelled-while-running": run_of(plane, path, execution)}
+
+
+async def cancelled_while_provisioned(plane: ControlPlane) -> Recorded:
+    plane.provisioner.may_provision.clear()
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until(path, lambda s: s["phase"] == "PROVISIONING")
+    await plane.call("PUT", f"{path}/cancel")
+    plane.provisioner.may_provision.set()
+    (execution,) = (await over(plane, path, phase="CANCELLED"))["executions"]
+    return {"cancelled-while-provisioned": run_of(plane, path, execution)}
+
+
+async def cancelled_between_attempts(plane: ControlPlane) -> Recorded:
+    """The run that waits for its back-off is cancelled before its first task."""
+    await plane.deploy(RETRYABLE)
+    path = await plane.invoke("retryable")
+    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
+    await plane.until(path, lambda s: s["phase"] == "QUEUED")
+    await plane.call("PUT", f"{path}/cancel")
+    await over(plane, path, phase="CANCELLED")
+    return {
+        "cancelled-between-attempts": plane.temporal.get_workflow_handle(invocation_id_of(path))
+    }
+
+
+async def timed_out_while_running(plane: ControlPlane) -> Recorded:
+    await plane.deploy(function_spec("brief", timeout=1))
+    path = await plane.invoke("brief")
+    await plane.until_worker_runs(path)
+    (execution,) = (await over(plane, path, phase="TIMED_OUT"))["executions"]
+    return {"timed-out-while-running": run_of(plane, path, execution)}
+
+
+async def timed_out_while_queued(plane: ControlPlane) -> Recorded:
+    await plane.deploy(function_spec("brief", concurrency=1, timeout=1))
+    plane.provisioner.obedient = False
+    first = await plane.invoke("brief")
+    run = await plane.until_worker_runs(first)
+    second = await plane.invoke("brief")
+    await over(plane, second, phase="TIMED_OUT")
+    run.worker.end()
+    return {"timed-out-while-queued": plane.temporal.get_workflow_handle(invocation_id_of(second))}
+
+
+async def preparation_pending(plane: ControlPlane) -> Recorded:
+    plane.provisioner.may_prepare.clear()
+    plane.provisioner.prepare_errors.append(ProvisionerError("not at home"))
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until(path, lambda s: "prepared" in (s["phase_detail"] or ""))
+    plane.provisioner.may_prepare.set()
+    await (await plane.until_worker_runs(path)).play("SUCCEEDED")
+    (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    return {
+        "woken-when-prepared": run_of(plane, path, execution),
+        f"{PREPARATIONS}/pending-then-ready": preparation_of(plane),
+    }
+
+
+async def preparation_failed(plane: ControlPlane) -> Recorded:
+    plane.provisioner.may_prepare.clear()
+    plane.provisioner.prepare_errors.append(UnrecoverableProvisioningError("no such image"))
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until(path, lambda s: "prepared" in (s["phase_detail"] or ""))
+    plane.provisioner.may_prepare.set()
+    await over(plane, path, phase="FAILED")
+    return {
+        "woken-when-unpreparable": plane.temporal.get_workflow_handle(invocation_id_of(path)),
+        f"{PREPARATIONS}/failed": preparation_of(plane),
+    }
+
+
+async def preparation_of_many(plane: ControlPlane) -> Recorded:
+    """More functions than are prepared at once."""
+    await plane.deploy(*(function_spec(f"function-{number}") for number in range(21)))
+    await plane.until(
+        plane.version_path,
+        lambda v: all(f["function_status"] == "READY" for f in v["functions"]),
+    )
+    return {f"{PREPARATIONS}/many-functions": preparation_of(plane)}
+
+
+def preparation_of(plane: ControlPlane) -> AnyHandle:
+    version_id = plane.version_path.rsplit("/", 1)[1]
+    return plane.temporal.get_workflow_handle(f"prepare-{version_id}")
+
+
+async def refused(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    plane.provisioner.provision_errors += [
+        ProvisionerError("busy"),
+        UnrecoverableProvisioningError("no such zone"),
+    ]
+    path = await plane.invoke("standard")
+    (execution,) = (await over(plane, path, phase="FAILED"))["executions"]
+    return {"refused-by-the-provisioner": run_of(plane, path, execution)}
+
+
+async def freed_slot(plane: ControlPlane) -> Recorded:
+    """The run that frees a slot, and the run that gets it."""
+    await plane.deploy(LIMITED)
+    first = await plane.invoke("limited")
+    run = await plane.until_worker_runs(first)
+    second = await plane.invoke("limited")
+    await plane.until(second, lambda s: "concurrent execution" in (s["phase_detail"] or ""))
+    await run.play("SUCCEEDED")
+    await (await plane.until_worker_runs(second)).play("SUCCEEDED")
+    recorded = {}
+    for name, path in (("frees-a-slot", first), ("woken-by-a-freed-slot", second)):
+        (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+        recorded[name] = run_of(plane, path, execution)
+    return recorded
+
+
+async def stale_execution(plane: ControlPlane) -> Recorded:
+    """A run is terminated by hand; the next run ends and closes what it has left open."""
+    await plane.deploy(RETRYABLE)
+    path = await plane.invoke("retryable")
+    old = await plane.until_worker_runs(path)
+    await old.start()
+    terminated = plane.temporal.get_workflow_handle(invocation_id_of(path))
+    description = await terminated.describe()
+    await terminated.terminate("by hand")
+    await start_again(
+        plane.temporal, invocation_id_of(path), description.task_queue, deadline_in=30
+    )
+    await eventually_true(lambda: old.worker.terminations == 1)
+    await (await plane.until_worker_runs(path, attempt=2)).play("SUCCEEDED")
+    stale, second = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    assert (stale["worker_status"], stale["outcome"]) == ("TERMINATED", None)
+    return {"stale-execution": run_of(plane, path, second)}
+
+
+async def start_again(
+    client: Client, invocation_id: str, queue: str, *, deadline_in: float
+) -> None:
+    prefix = queue.removesuffix("-control")
+    assert queue == control_queue(prefix)
+    deadline: datetime = utc_now() + timedelta(seconds=deadline_in)
+    await client.start_workflow(
+        InvocationWorkflow.run,
+        InvocationCall(
+            invocation_id=InvocationId(invocation_id),
+            title="retryable @ shop",
+            deadline=deadline,
+            max_attempts=6,
+            provisioner_queue=provisioner_queue(prefix, "scripted"),
+            heartbeat_seconds=2,
+        ),
+        id=invocation_id,
+        task_queue=queue,
+        retry_policy=RetryPolicy(maximum_attempts=6, initial_interval=timedelta(seconds=1)),
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+    )
+
+
+CASES: list[Case] = [
+    success,
+    retry,
+    last_failure,
+    vanished_worker,
+    cancelled_while_queued,
+    cancelled_while_running,
+    cancelled_while_provisioned,
+    cancelled_between_attempts,
+    timed_out_while_running,
+    timed_out_while_queued,
+    preparation_pending,
+    preparation_failed,
+    preparation_of_many,
+    refused,
+    freed_slot,
+    stale_execution,
+]
+
+
+async def until_closed(handle: AnyHandle) -> None:
+    async def status() -> WorkflowExecutionStatus | None:
+        return (await handle.describe()).status
+
+    await eventually(status, lambda seen: seen is not WorkflowExecutionStatus.RUNNING)
+
+
+async def record(case: Case, client: Client, registry: Registry, *, again: bool) -> None:
+    """Play one case on a control plane of its own, and write what it recorded."""
+    async with running_control_plane(registry, client, f"record-{uuid.uuid4().hex}") as plane:
+        recorded = await case(plane)
+        for name, handle in recorded.items():
+            await until_closed(handle)
+            path = HISTORIES / (name if "/" in name else f"{INVOCATIONS}/{name}")
+            path = path.with_suffix(".json")
+            if again or not path.exists():
+                write_history(await handle.fetch_history(), path)
+                print(path.relative_to(HISTORIES))
+
+
+async def main(names: list[str]) -> None:
+    cases = {case.__name__: case for case in CASES}
+    unknown = set(names) - set(cases)
+    if unknown:
+        sys.exit(f"No such case: {', '.join(sorted(unknown))}. There are: {', '.join(cases)}")
+    servers = Servers()
+    try:
+        addresses = servers.start()
+        client = await connect(TemporalSettings(temporal_address=addresses["temporal_address"]))
+        for name in names or cases:
+            with fresh_database(addresses, template=TEMPLATE_DATABASE) as settings:
+                registry = Registry(settings)
+                await record(cases[name], client, registry, again=name in names)
+                await registry.close()
+    finally:
+        servers.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

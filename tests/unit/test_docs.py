@@ -1,0 +1,26 @@
+"""The documents name tests and files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_the_table_of_rules_names_tests_that_exist() -> None:
+    named = re.findall(r"([\w/]+\.py): `(test_\w+)`", (ROOT / "docs" / "behaviours.md").read_text())
+    assert len(named) > 50
+    missing = [
+        f"{file}: {test}"
+        for file, test in named
+        if not re.search(rf"def {test}\b", (ROOT / "tests" / file).read_text())
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
