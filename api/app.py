@@ -8,10 +8,10 @@ from starlette.middleware import Middleware
 
 from api import errors, executions, invocations, projects, system, versions
 from api.context import Context
-from api.dispatch import Dispatcher
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
 from api.views import Links
+from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
 from registry.engine import Registry

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.dispatch import Dispatcher
 from api.views import Links
+from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
 from registry.engine import Registry

@@ -13,10 +13,9 @@ from api.auth import (
     authorise_reading_invocation,
 )
 from api.context import ContextDep
-from api.dispatch import InvocationStart
 from api.errors import responses
 from api.parameters import FunctionPathDep, InvocationIdText
-from api.views import epoch, invocation_info, invocations_list
+from api.views import invocation_info, invocations_list
 from core.contract.base import CleanText
 from core.contract.invocations import (
     InvocationDefinition,
@@ -36,11 +35,11 @@ from core.errors import (
     ProjectDoesNotExistError,
     VersionDoesNotExistError,
 )
-from core.ids import InvocationId, VersionId
+from core.ids import InvocationId
 from core.lifecycle import InvocationStatus
 from registry import invocations
 from registry.cancellation import request_cancellation
-from registry.invocations import InvocationDetails
+from registry.starts import start_of
 
 router = APIRouter(
     prefix="/projects/{project_name}/versions/{version_id}/functions/{function_name}/invocations",
@@ -77,22 +76,10 @@ async def create_invocation(
             function_name=function.function_name,
             input_=definition.input,
             parent=definition.parent_invocation,
+            provisioner=context.dispatcher.provisioner,
         )
-    await context.dispatcher.start_invocation(_start(created))
+    await context.dispatcher.start_invocation(start_of(created.context, created.invocation))
     return invocation_info(created, context.links)
-
-
-def _start(created: InvocationDetails) -> InvocationStart:
-    function = created.context.function
-    return InvocationStart(
-        invocation_id=InvocationId(created.invocation.id),
-        project_name=created.context.project.name,
-        version_id=VersionId(created.context.version.id),
-        function_name=function.name,
-        creation_time=epoch(created.invocation.created_at),
-        timeout_seconds=function.timeout_seconds,
-        max_retries=function.max_retries,
-    )
 
 
 @router.put(

@@ -3,8 +3,8 @@
 import structlog
 
 from api.app import create_app
-from api.dispatch import Dispatcher
 from api.server import bind, serve
+from core.dispatch import Dispatcher
 from core.settings import (
     ApiKeySettings,
     ApiSettings,

@@ -43,6 +43,7 @@ async def create_version(
             project_name=project_name,
             default_docker_image=definition.default_docker_image,
             functions=definition.functions,
+            provisioner=context.dispatcher.provisioner,
         )
     if created.functions:
         await context.dispatcher.start_preparation(

@@ -10,6 +10,7 @@ from core.contract.functions import (
     FunctionInfoForVersion,
     Preparation,
     ResourceSpec,
+    RetrySpec,
 )
 from core.contract.invocations import (
     InvocationInfo,
@@ -98,6 +99,7 @@ def _function_info(function: Function) -> FunctionInfoForVersion:
         docker_image=function.docker_image,
         resource_spec=_resource_spec(function),
         execution_spec=_execution_spec(function),
+        retry_spec=None if function.retry_spec is None else RetrySpec(**function.retry_spec),
         function_status=_function_status(function),
         prepared_function_details=_prepared_details(function),
         preparation=Preparation(

@@ -36,7 +36,7 @@ class InstantProvisioner(Provisioner):
     def from_environment(cls) -> Self:
         return cls()
 
-    async def start(self) -> None:
+    async def start(self, deployment: str) -> None:
         self._http = aiohttp.ClientSession(raise_for_status=True)
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class InstantProvisioner(Provisioner):
     ) -> Exited:
         raise ProvisionerError("an instant worker is not to be ended by others")
 
-    async def read_logs(self, worker: WorkerRecord, *, offset: int, ended: bool) -> LogPage:
+    async def read_logs(self, worker: WorkerRecord, *, offset: str, ended: bool) -> LogPage:
         return LogPage(lines=[], next_offset=offset)
 
     async def list_workers(self) -> list[ExecutionId]:

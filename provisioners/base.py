@@ -31,7 +31,16 @@ from core.lifecycle import Cause
 
 
 class ProvisionerError(Exception):
-    """A call failed in a way that may pass: it is tried again with a growing pause."""
+    """A call failed in a way that may pass: it is tried again with a growing pause.
+
+    Args:
+        message: one line for a person.
+        retry_after: seconds that the other side asked to be left alone; None for the usual pause.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnrecoverableProvisioningError(ProvisionerError):
@@ -135,11 +144,14 @@ class LogPage:
     """Complete lines of a worker's output, in order."""
 
     lines: list[str]
-    next_offset: int
-    """Where to go on. A page without lines must give the offset that was asked for.
+    next_offset: str
+    """Where to go on, in the provisioner's own words (the index of a byte, a cursor).
 
-    The copying of logs goes on until a page is empty and its offset has not moved.
+    A page without lines must give the offset that was asked for. The copying of logs goes on until
+    a page is empty and its offset has not moved.
     """
+    complete: bool = False
+    """Whether no line will ever follow, although the worker may still run."""
 
 
 class Provisioner(ABC):
@@ -150,6 +162,16 @@ class Provisioner(ABC):
 
     It must equal the name of the entry point; otherwise the class is refused.
     """
+
+    terminates_by_id: ClassVar[bool] = True
+    """False if a worker can be ended only with the record that `provision` gave.
+
+    To end a worker whose record was lost in a crash, `provision` is then repeated first: it adopts
+    the worker, or makes one that is ended at once.
+    """
+
+    follows_outcomes: ClassVar[bool] = False
+    """True if `outcome_reported` is to be called: for compute that does not see its workers end."""
 
     @classmethod
     @abstractmethod
@@ -162,8 +184,12 @@ class Provisioner(ABC):
             core.settings.SettingsError: a variable is missing or wrong; one line that names it.
         """
 
-    async def start(self) -> None:  # noqa: B027 - optional hook
+    async def start(self, deployment: str) -> None:  # noqa: B027 - optional hook
         """Get ready to be called (open clients, check the machine). Called once per process.
+
+        Args:
+            deployment: name of this control plane, the same after each restart: letters, digits and
+                dashes. Workers are kept apart by it where several control planes share compute.
 
         Raises:
             ProvisionerError: it cannot be used here; the Temporal worker ends with this text.
@@ -219,8 +245,8 @@ class Provisioner(ABC):
         """
 
     @abstractmethod
-    async def read_logs(self, worker: WorkerRecord, *, offset: int, ended: bool) -> LogPage:
-        """Read output lines from `offset` (0 = start; otherwise an earlier `next_offset`).
+    async def read_logs(self, worker: WorkerRecord, *, offset: str, ended: bool) -> LogPage:
+        """Read output lines from `offset` ("" = start; otherwise an earlier `next_offset`).
 
         While the worker runs only complete lines are returned; with `ended` the last, incomplete
         one too. At most about 1 MiB per call.
@@ -228,7 +254,17 @@ class Provisioner(ABC):
 
     @abstractmethod
     async def list_workers(self) -> list[ExecutionId]:
-        """Name the executions whose workers may still exist on this compute."""
+        """Name the executions whose workers, or what is left of them, may still exist.
+
+        Only those that this deployment has made. The sweep ends and forgets the ones that belong to
+        no open execution. Compute that cannot be asked gives an empty list.
+        """
+
+    async def outcome_reported(self, execution_id: ExecutionId) -> None:  # noqa: B027 - optional hook
+        """Learn that the worker has reported its outcome; only with `follows_outcomes`.
+
+        May come more than once, and in another process than `provision`.
+        """
 
     async def forget(self, execution_id: ExecutionId) -> None:  # noqa: B027 - optional hook
         """Delete what is left of a worker that is gone.

@@ -59,7 +59,7 @@ class ProcessProvisionerConfig:
     """What the operator decides."""
 
     state_folder: Path
-    """Workers' folders and output; must outlive a restart. Two stacks need two of them."""
+    """Workers' folders and output, apart for each deployment; must outlive a restart."""
     passed_environment: tuple[str, ...] = ()
     """Names of variables that workers inherit, besides `process_program.INHERITED_VARIABLES`."""
     python: Path | None = None
@@ -80,8 +80,7 @@ class ProcessProvisioner(Provisioner):
     def __init__(self, config: ProcessProvisionerConfig) -> None:
         self._config = config
         self._state_folder = Path(os.path.abspath(config.state_folder))  # noqa: PTH100 - keeps links
-        self._workers = self._state_folder / "workers"
-        self._trash = self._state_folder / "trash"
+        self._deployment: str | None = None
         self._launcher: Launcher | None = None
         self._reaper = Reaper()
         self._output_seen: dict[ExecutionId, int] = {}
@@ -98,7 +97,7 @@ class ProcessProvisioner(Provisioner):
         )
         return cls(config)
 
-    async def start(self) -> None:
+    async def start(self, deployment: str) -> None:
         """Check the machine, make the state folder, remove what earlier processes left.
 
         Raises:
@@ -109,6 +108,7 @@ class ProcessProvisioner(Provisioner):
                 "The process provisioner needs Linux 5.3 or later: it relies on pidfd, /proc and "
                 f"subreapers. This is {sys.platform}"
             )
+        self._deployment = deployment
         await asyncio.to_thread(self._get_ready)
 
     async def close(self) -> None:
@@ -206,7 +206,7 @@ class ProcessProvisioner(Provisioner):
                         await asyncio.sleep(0.002)
         raise ProvisionerError(f"The end of the worker {execution_id} cannot be confirmed")
 
-    async def read_logs(self, worker: WorkerRecord, *, offset: int, ended: bool) -> LogPage:
+    async def read_logs(self, worker: WorkerRecord, *, offset: str, ended: bool) -> LogPage:
         """Read the output file."""
         path = self._folder(worker.execution_id).output
         size = _size(path)
@@ -218,8 +218,9 @@ class ProcessProvisioner(Provisioner):
             max_line_bytes=self._config.max_line_bytes,
         )
         # After a full page `wait` must not sleep on the rest; after a partial line it must.
-        more = page.next_offset - offset > PAGE_BYTES // 2
-        self._output_seen[worker.execution_id] = page.next_offset if more else size
+        position = int(page.next_offset or 0)
+        more = position - int(offset or 0) > PAGE_BYTES // 2
+        self._output_seen[worker.execution_id] = position if more else size
         return page
 
     async def list_workers(self) -> list[ExecutionId]:
@@ -328,6 +329,19 @@ class ProcessProvisioner(Provisioner):
         if self._launcher is None:
             raise ProvisionerError("The process provisioner has not been started")
         return self._launcher
+
+    @property
+    def _workers(self) -> Path:
+        return self._own_folder() / "workers"
+
+    @property
+    def _trash(self) -> Path:
+        return self._own_folder() / "trash"
+
+    def _own_folder(self) -> Path:
+        if self._deployment is None:
+            raise ProvisionerError("The process provisioner has not been started")
+        return self._state_folder / self._deployment
 
     def _folder(self, execution_id: ExecutionId) -> WorkerFolder:
         if not _EXECUTION_ID.fullmatch(execution_id):

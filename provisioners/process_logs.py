@@ -7,7 +7,7 @@ from provisioners.base import LogPage
 PAGE_BYTES = 2**20
 
 
-def read_page(path: Path, *, offset: int, ended: bool, max_line_bytes: int) -> LogPage:
+def read_page(path: Path, *, offset: str, ended: bool, max_line_bytes: int) -> LogPage:
     """Read at most about 1 MiB of lines from a byte offset.
 
     A line longer than `max_line_bytes` comes in pieces, at most that long. Bytes that are not
@@ -15,14 +15,15 @@ def read_page(path: Path, *, offset: int, ended: bool, max_line_bytes: int) -> L
 
     Args:
         path: the output file; it may not exist yet.
-        offset: in bytes; 0 or an earlier `next_offset`.
+        offset: "" for the start, or an earlier `next_offset`: the index of a byte.
         ended: also give the last line when it has no newline.
         max_line_bytes: at least 4, the longest UTF-8 character.
     """
+    start = int(offset or 0)
     page_bytes = max(PAGE_BYTES, 2 * max_line_bytes)
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            file.seek(start)
             data = file.read(page_bytes)
     except FileNotFoundError:
         return LogPage(lines=[], next_offset=offset)
@@ -40,7 +41,7 @@ def read_page(path: Path, *, offset: int, ended: bool, max_line_bytes: int) -> L
             break
         lines.append(_text(data[position:end]))
         position = following
-    return LogPage(lines=lines, next_offset=offset + position)
+    return LogPage(lines=lines, next_offset=str(start + position) if position else offset)
 
 
 def _character_start(data: bytes, start: int, end: int) -> int:

@@ -78,8 +78,11 @@ async def create_invocation(
     function_name: str,
     input_: str,
     parent: ParentInvocationDefinition | None,
+    provisioner: str,
 ) -> InvocationDetails:
     """Register an invocation. Its workflow is started by the caller, after the commit.
+
+    `provisioner` is the kind that is to make its workers.
 
     In a project that is being deleted, and below a cancelled parent, the new invocation carries a
     request for cancellation from the start.
@@ -111,6 +114,9 @@ async def create_invocation(
         function_id=context.function.id,
         parent_id=None if found_parent is None else found_parent.invocation.id,
         input=input_,
+        provisioner=provisioner,
+        idempotency_key=None,
+        request_digest=None,
         status=InvocationStatus.RUNNING,
         phase=Phase.QUEUED,
         queue_reason=QueueReason.NEW,

@@ -16,8 +16,8 @@ class LogTail:
 
     next_line: int
     """Index that the next line gets."""
-    next_offset: int
-    """Where to go on reading the worker's output, in the provisioner's unit."""
+    next_offset: str
+    """Where to go on reading the worker's output, in the provisioner's own words; "" = start."""
 
 
 async def read_tail(session: AsyncSession, execution_id: ExecutionId) -> LogTail:
@@ -30,7 +30,7 @@ async def read_tail(session: AsyncSession, execution_id: ExecutionId) -> LogTail
             .limit(1)
         )
     ).one_or_none()
-    return LogTail(0, 0) if row is None else LogTail(*row)
+    return LogTail(0, "") if row is None else LogTail(*row)
 
 
 async def append_lines(
@@ -39,7 +39,7 @@ async def append_lines(
     *,
     tail: LogTail,
     lines: list[str],
-    next_offset: int,
+    next_offset: str,
 ) -> LogTail:
     """Add lines after `tail`.
 

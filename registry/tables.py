@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     CheckConstraint,
     DateTime,
     Double,
@@ -21,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -96,6 +96,8 @@ class Version(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    # Kind of the provisioner that prepares its functions.
+    provisioner: Mapped[str]
     created_at: Mapped[datetime]
 
 
@@ -117,6 +119,8 @@ class Function(Base):
     max_concurrency: Mapped[int]
     max_retries: Mapped[int]
     timeout_seconds: Mapped[int]
+    # The fields of core.retries.RetryPauses; null for the shortest pauses.
+    retry_spec: Mapped[dict[str, Any] | None]
     preparation_status: Mapped[PreparationStatus] = mapped_column(
         server_default=PreparationStatus.PENDING.value
     )
@@ -148,12 +152,26 @@ class Invocation(Base):
             "id",
             postgresql_where=text("status = 'RUNNING'"),
         ),
+        # All running ones, in order of creation: the sweep goes through them.
+        Index("ix_invocations_running_by_id", "id", postgresql_where=text("status = 'RUNNING'")),
+        Index(
+            "uq_invocations_idempotency_key",
+            "function_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     function_id: Mapped[str] = mapped_column(ForeignKey("functions.id", ondelete="CASCADE"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("invocations.id", ondelete="CASCADE"))
     input: Mapped[str]
+    # Kind of the provisioner that makes the workers of its executions.
+    provisioner: Mapped[str]
+    # The caller's key and the digest of what it asked for, to recognise a repeated request.
+    idempotency_key: Mapped[str | None]
+    request_digest: Mapped[str | None]
     status: Mapped[InvocationStatus] = mapped_column(server_default=InvocationStatus.RUNNING.value)
     phase: Mapped[Phase] = mapped_column(server_default=Phase.QUEUED.value)
     queue_reason: Mapped[QueueReason | None] = mapped_column(server_default=QueueReason.NEW.value)
@@ -203,6 +221,10 @@ class Execution(Base):
     worker: Mapped[dict[str, Any] | None]
     # The contract's worker_details {type, identifier, logs_identifier}; null for process.
     worker_details: Mapped[dict[str, Any] | None]
+    # Set before the first call of a provisioner that can only end workers it has told us about.
+    provision_called_at: Mapped[datetime | None]
+    # No line will follow those in log_chunks, although the worker may still run.
+    log_complete: Mapped[bool] = mapped_column(server_default=false())
     termination_signal_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -229,5 +251,5 @@ class LogChunk(Base):
     # first_line of the next chunk, so a page finds its chunk through the primary key.
     next_line: Mapped[int] = mapped_column(Integer)
     lines: Mapped[list[str]]
-    # Where the provisioner goes on reading after this chunk (its own unit, e.g. bytes).
-    next_offset: Mapped[int] = mapped_column(BigInteger)
+    # Where the provisioner goes on reading after this chunk, in its own words.
+    next_offset: Mapped[str]

@@ -38,8 +38,9 @@ async def create_version(
     project_name: str,
     default_docker_image: str,
     functions: Sequence[FunctionSpec],
+    provisioner: str,
 ) -> VersionDetails:
-    """Register a version with all its functions.
+    """Register a version with all its functions, which `provisioner` (a kind) is to prepare.
 
     Raises:
         ProjectDoesNotExistError: there is no such project.
@@ -54,7 +55,12 @@ async def create_version(
     if project.deletion_requested_at is not None:
         raise ProjectIsBeingDeletedError
     version_id = new_version_id()
-    version = Version(id=version_id, project_id=project.id, created_at=creation_time_of(version_id))
+    version = Version(
+        id=version_id,
+        project_id=project.id,
+        provisioner=provisioner,
+        created_at=creation_time_of(version_id),
+    )
     session.add(version)
     # No relationship is mapped, so the order of the two inserts is ours to say.
     await session.flush()
@@ -82,6 +88,7 @@ def _new_function(
         max_concurrency=spec.resource_spec.max_concurrency,
         max_retries=spec.execution_spec.max_retries,
         timeout_seconds=spec.execution_spec.timeout_seconds,
+        retry_spec=None if spec.retry_spec is None else spec.retry_spec.model_dump(),
         preparation_status=PreparationStatus.PENDING,
         prepared_details=None,
         preparation_error=None,

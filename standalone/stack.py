@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from api.app import create_app
-from api.dispatch import Dispatcher
 from api.server import bind, serve
+from core.dispatch import Dispatcher
 from core.settings import (
     ApiKeySettings,
     ApiSettings,

@@ -113,11 +113,13 @@ class ScriptedProvisioner(Provisioner):
         await known.ended.wait()
         return known.exited
 
-    async def read_logs(self, worker: WorkerRecord, *, offset: int, ended: bool) -> LogPage:
+    async def read_logs(self, worker: WorkerRecord, *, offset: str, ended: bool) -> LogPage:
         del ended
         known = self.workers.get(worker.execution_id)
-        lines = [] if known is None else known.lines[offset:]
-        return LogPage(lines=lines, next_offset=offset + len(lines))
+        lines = [] if known is None else known.lines[int(offset or 0) :]
+        return LogPage(
+            lines=lines, next_offset=str(int(offset or 0) + len(lines)) if lines else offset
+        )
 
     async def list_workers(self) -> list[ExecutionId]:
         return [i for i, worker in self.workers.items() if not worker.ended.is_set()]

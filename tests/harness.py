@@ -10,7 +10,7 @@ import httpx
 from temporalio.client import Client
 
 from api.app import create_app
-from api.dispatch import Dispatcher
+from core.dispatch import Dispatcher
 from core.ids import ExecutionId
 from core.settings import ApiSettings, WorkerSettings
 from core.tokens import ExecutionTokens

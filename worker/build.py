@@ -14,6 +14,7 @@ from core.queues import control_queue, provisioner_queue, watch_queue
 from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
+from registry.deployment import get_deployment
 from registry.engine import Registry
 from workflows.invocation import InvocationWorkflow
 from workflows.version_preparation import VersionPreparationWorkflow
@@ -55,9 +56,12 @@ async def temporal_worker(
         task_queue: prefix of the queues' names.
 
     Raises:
+        OperationalError: Postgres does not answer.
         RuntimeError: Temporal refuses the Temporal worker.
     """
-    await provisioner.start()
+    async with registry.autocommit() as session:
+        deployment = await get_deployment(session)
+    await provisioner.start(deployment)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, provisioner=provisioner.kind)

@@ -40,11 +40,12 @@ with workflow.unsafe.imports_passed_through():
         WorkerExit,
         WorkerRef,
     )
+    from core.workflow_names import INVOCATION
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 
 
-@workflow.defn(name="Invocation")
+@workflow.defn(name=INVOCATION)
 class InvocationWorkflow:
     """Runs one invocation to its end."""
 

@@ -10,6 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.provisioning import UNRECOVERABLE, ProvisioningActivities
     from activities.registry import RegistryActivities
     from core.steps import FunctionRef, Preparation, PreparationFailure, Woken
+    from core.workflow_names import VERSION_PREPARATION
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 
@@ -17,7 +18,7 @@ _AT_ONCE = 20
 """Functions prepared at the same time."""
 
 
-@workflow.defn(name="VersionPreparation")
+@workflow.defn(name=VERSION_PREPARATION)
 class VersionPreparationWorkflow:
     """Prepares the functions of one version; ends when each is READY or has failed for good."""
 

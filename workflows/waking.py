@@ -9,9 +9,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.registry import RegistryActivities
     from core.ids import InvocationId
     from core.steps import LostWaiters
+    from core.workflow_names import WAKE_SIGNAL
     from workflows.policies import REGISTRY_CALL
-
-WAKE_SIGNAL = "wake"
 
 
 async def wake_all(invocation_ids: Sequence[InvocationId]) -> None:

@@ -77,6 +77,17 @@ def at_most(limit: int) -> Callable[[Number, ValidationInfo], Number]:
     return check
 
 
+def at_least(limit: int) -> Callable[[Number, ValidationInfo], Number]:
+    """Make a validator that refuses less than `limit`."""
+
+    def check(value: Number, info: ValidationInfo) -> Number:
+        if value < limit:
+            raise ValueError(f"{_subject(info)} must not be less than {limit}")
+        return value
+
+    return check
+
+
 def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, ValidationInfo], str]:
     """Make a validator that refuses texts of more than `limit` characters.
 

@@ -1,10 +1,10 @@
 """Functions: what users declare about them, and what the server says about them."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from core.contract.base import ContractModel, NameText, at_most, non_negative, positive
+from core.contract.base import ContractModel, NameText, at_least, at_most, non_negative, positive
 from core.contract.workers import PreparedFunctionDetails
 from core.lifecycle import FunctionStatus, PreparationStatus
 
@@ -60,6 +60,44 @@ class ExecutionSpec(ContractModel):
     """Seconds from the invocation's creation, waiting and earlier attempts included."""
 
 
+class RetrySpec(ContractModel):
+    """How long to wait between the attempts of an invocation."""
+
+    initial_interval_seconds: Annotated[
+        int,
+        Field(json_schema_extra={"minimum": 1, "maximum": 86_400}),
+        AfterValidator(positive),
+        AfterValidator(at_most(86_400)),
+    ] = 1
+    """Seconds between the end of the first attempt and the second; 1 is the shortest there is."""
+    backoff_coefficient: Annotated[
+        float,
+        Field(allow_inf_nan=False, json_schema_extra={"minimum": 1, "maximum": 100}),
+        AfterValidator(at_least(1)),
+        AfterValidator(at_most(100)),
+    ] = 1.0
+    """Each further pause is longer by this factor."""
+    maximum_interval_seconds: (
+        Annotated[
+            int,
+            Field(json_schema_extra={"minimum": 1, "maximum": 86_400}),
+            AfterValidator(positive),
+            AfterValidator(at_most(86_400)),
+        ]
+        | None
+    ) = None
+    """No pause is longer than so many seconds; null for a day."""
+
+    @model_validator(mode="after")
+    def _maximum_is_no_less_than_the_first(self) -> Self:
+        maximum = self.maximum_interval_seconds
+        if maximum is not None and maximum < self.initial_interval_seconds:
+            raise ValueError(
+                "maximum_interval_seconds must not be less than initial_interval_seconds"
+            )
+        return self
+
+
 class FunctionSpec(ContractModel):
     """One function of a version that is being registered."""
 
@@ -68,6 +106,8 @@ class FunctionSpec(ContractModel):
     """The image of this function; absent or null for the version's default image."""
     resource_spec: ResourceSpec
     execution_spec: ExecutionSpec
+    retry_spec: RetrySpec | None = None
+    """Absent or null: each next attempt follows as soon as the engine allows, after a second."""
 
 
 class Preparation(ContractModel):
@@ -87,6 +127,8 @@ class FunctionInfoForVersion(ContractModel):
     """The function's own image or the version's default image."""
     resource_spec: ResourceSpec
     execution_spec: ExecutionSpec
+    retry_spec: RetrySpec | None
+    """As registered; null for the shortest pauses."""
     function_status: FunctionStatus
     """Invocations are accepted in both states; they wait while it is PENDING."""
     prepared_function_details: PreparedFunctionDetails | None

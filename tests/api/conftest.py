@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from temporalio.client import Client
 
 from api.app import create_app
-from api.dispatch import Dispatcher
+from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from registry.engine import Registry
 from tests.api.helpers import Api

@@ -11,8 +11,8 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from api.dispatch import Dispatcher
 from api.middleware import MAX_BODY_BYTES
+from core.dispatch import Dispatcher
 from core.settings import RegistrySettings, TemporalSettings
 from core.temporal import connect
 from registry.engine import Registry

@@ -62,6 +62,7 @@ async def test_fun_1_a_new_function_has_all_fields_as_given_and_is_pending(api: 
             "docker_image": "own:2",
             "resource_spec": spec["resource_spec"],
             "execution_spec": spec["execution_spec"],
+            "retry_spec": None,
             "function_status": "PENDING",
             "prepared_function_details": None,
             "preparation": {"status": "PENDING", "error": None},

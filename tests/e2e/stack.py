@@ -78,7 +78,13 @@ class Stack:
         return started
 
     def worker_folder(self, execution_id: str) -> WorkerFolder:
-        return WorkerFolder(self.state_folder / "workers" / execution_id)
+        return WorkerFolder(self.workers / execution_id)
+
+    @property
+    def workers(self) -> Path:
+        """The folder with a folder for each worker."""
+        (folder,) = self.state_folder.glob("*/workers")
+        return folder
 
     def close(self) -> None:
         self.caller.http.close()
@@ -89,9 +95,10 @@ class Stack:
 
 async def end_workers(state_folder: Path) -> None:
     """End the workers that a test has left."""
-    provisioner = ProcessProvisioner(ProcessProvisionerConfig(state_folder=state_folder))
-    await provisioner.start()
-    for execution_id in await provisioner.list_workers():
-        await provisioner.terminate(ExecutionId(execution_id), None, grace=0)
-        await provisioner.forget(execution_id)
-    await provisioner.close()
+    for deployment in [folder.name for folder in state_folder.glob("*-*")]:  # noqa: ASYNC240
+        provisioner = ProcessProvisioner(ProcessProvisionerConfig(state_folder=state_folder))
+        await provisioner.start(deployment)
+        for execution_id in await provisioner.list_workers():
+            await provisioner.terminate(ExecutionId(execution_id), None, grace=0)
+            await provisioner.forget(execution_id)
+        await provisioner.close()

@@ -76,7 +76,7 @@ def test_kill_9_of_the_temporal_worker_neither_loses_nor_doubles_an_execution(
         call.until_over(seconds=60)
     log.info("all recovered after %.2f s", time.monotonic() - killed_at)
     assert_each_ran_once(calls, marks)
-    until_no_process_mentions(own_stack.state_folder / "workers")
+    until_no_process_mentions(own_stack.workers)
 
 
 def test_kill_9_of_the_api_loses_no_report(own_stack: Stack, marks: Marks, gate: Path) -> None:
@@ -95,7 +95,7 @@ def test_kill_9_of_the_api_loses_no_report(own_stack: Stack, marks: Marks, gate:
     own_stack.start_api()
     own_stack.until_ready()
     assert_each_ran_once(calls, marks)
-    until_no_process_mentions(own_stack.state_folder / "workers")
+    until_no_process_mentions(own_stack.workers)
 
 
 def test_sigterm_of_the_temporal_worker_leaves_its_functions_running(

@@ -95,7 +95,7 @@ async def wait_for_end(
 
 async def wait_for_line(provisioner: Provisioner, worker: WorkerRecord, line: str) -> None:
     async def printed() -> bool:
-        return line in (await provisioner.read_logs(worker, offset=0, ended=False)).lines
+        return line in (await provisioner.read_logs(worker, offset="", ended=False)).lines
 
     await until(printed, what=f"the line {line!r}")
 
@@ -116,7 +116,7 @@ class ProvisionerConformance:
         worker = await backend.provisioner.provision(backend.request(Behaviour.PRINTS_TOKEN))
         await wait_for_end(backend.provisioner, worker)
 
-        page = await backend.provisioner.read_logs(worker, offset=0, ended=True)
+        page = await backend.provisioner.read_logs(worker, offset="", ended=True)
         assert page.lines == ["the token"]
 
     async def test_the_record_holds_no_secret(self, backend: Backend) -> None:
@@ -237,7 +237,7 @@ class ProvisionerConformance:
 
         assert ended.exit_code == 0
         assert time.monotonic() - began < 10
-        page = await backend.provisioner.read_logs(worker, offset=0, ended=True)
+        page = await backend.provisioner.read_logs(worker, offset="", ended=True)
         assert page.lines == ["ready", "asked to stop"]
 
     async def test_terminate_forces_after_the_grace(self, backend: Backend) -> None:
@@ -265,7 +265,7 @@ class ProvisionerConformance:
         late = await backend.provisioner.terminate(request.execution_id, worker, grace=5)
 
         assert all(end == late for end in ends)
-        page = await backend.provisioner.read_logs(worker, offset=0, ended=True)
+        page = await backend.provisioner.read_logs(worker, offset="", ended=True)
         assert page.lines == ["ready", "asked to stop"]
 
     async def test_a_later_terminate_does_not_prolong_the_grace(self, backend: Backend) -> None:
@@ -318,7 +318,7 @@ class ProvisionerConformance:
         worker = await backend.provisioner.provision(request)
         await wait_for_line(backend.provisioner, worker, "whole")
 
-        running = await backend.provisioner.read_logs(worker, offset=0, ended=False)
+        running = await backend.provisioner.read_logs(worker, offset="", ended=False)
         nothing_new = await backend.provisioner.read_logs(
             worker, offset=running.next_offset, ended=False
         )
@@ -338,7 +338,7 @@ class ProvisionerConformance:
         worker = await backend.provisioner.provision(backend.request(Behaviour.EXITS_WITH_3))
         await wait_for_end(backend.provisioner, worker)
 
-        page = await (await backend.another()).read_logs(worker, offset=0, ended=True)
+        page = await (await backend.another()).read_logs(worker, offset="", ended=True)
 
         assert page.lines == ["one", "two"]
 

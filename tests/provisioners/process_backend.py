@@ -18,6 +18,7 @@ from provisioners.process_pids import with_environment
 from provisioners.process_program import base_python
 from tests.provisioners.conformance import Backend, Behaviour, new_execution_id, wait_for_end
 
+DEPLOYMENT = "test"
 PYTHON = str(base_python())
 SMALL = ResourceSpec(virtual_cpus=1, memory_gbs=0.5)
 
@@ -74,7 +75,7 @@ class ProcessBackend(Backend):
 
     @property
     def workers(self) -> Path:
-        return self.config.state_folder / "workers"
+        return self.config.state_folder / DEPLOYMENT / "workers"
 
     def project(self, script: str, *, name: str | None = None) -> str:
         """Make a project that runs a Python script; give its image."""
@@ -139,7 +140,7 @@ class ProcessBackend(Backend):
 
     async def another(self) -> ProcessProvisioner:
         other = ProcessProvisioner(self.config)
-        await other.start()
+        await other.start(DEPLOYMENT)
         self._others.append(other)
         return other
 
@@ -196,5 +197,5 @@ async def run(backend: ProcessBackend, request: WorkerRequest) -> tuple[WorkerRe
     """Run a worker to its end and give its output."""
     worker = await backend.provisioner.provision(request)
     await wait_for_end(backend.provisioner, worker)
-    page = await backend.provisioner.read_logs(worker, offset=0, ended=True)
+    page = await backend.provisioner.read_logs(worker, offset="", ended=True)
     return worker, page.lines

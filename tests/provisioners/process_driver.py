@@ -19,7 +19,7 @@ async def main() -> None:
     provisioner = ProcessProvisioner(
         ProcessProvisionerConfig(state_folder=Path(order["state_folder"]))
     )
-    await provisioner.start()
+    await provisioner.start(order["deployment"])
     if "request" in order:
         spec = ResourceSpec(**order["request"].pop("resource_spec"))
         record = await provisioner.provision(WorkerRequest(**order["request"], resource_spec=spec))

@@ -27,6 +27,7 @@ from provisioners.base import (
 from provisioners.process_pids import is_alive
 from tests.provisioners.conformance import Behaviour, until, wait_for_end, wait_for_line
 from tests.provisioners.process_backend import (
+    DEPLOYMENT,
     PYTHON,
     ProcessBackend,
     process_ids,
@@ -64,7 +65,7 @@ print('ready', flush=True)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessBackend]:
     """With limits by cgroups, where this machine has them, and without."""
     backend = ProcessBackend(tmp_path, use_cgroups=request.param)
-    await backend.provisioner.start()
+    await backend.provisioner.start(DEPLOYMENT)
     yield backend
     await backend.close()
 
@@ -159,7 +160,7 @@ while time.monotonic() < end:
 
         await provisioner.terminate(request.execution_id, worker, grace=0.5)
 
-        page = await provisioner.read_logs(worker, offset=0, ended=True)
+        page = await provisioner.read_logs(worker, offset="", ended=True)
         assert sorted(page.lines) == ["child asked", "parent asked", "ready"]
 
     async def test_no_zombie_is_left(self, process_backend: ProcessBackend) -> None:
@@ -176,6 +177,7 @@ while time.monotonic() < end:
 @contextmanager
 def driver(backend: ProcessBackend, **order: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A provisioner in another process, and the line that it printed."""
+    order["deployment"] = DEPLOYMENT
     order["state_folder"] = str(backend.config.state_folder)
     with subprocess.Popen(
         [sys.executable, "-m", "tests.provisioners.process_driver"],
@@ -204,7 +206,7 @@ class TestDeathOfTheTemporalWorker:
             process.wait()
 
         async def adopt() -> None:
-            await backend.provisioner.start()
+            await backend.provisioner.start(DEPLOYMENT)
             worker = await backend.provisioner.provision(request)
             assert worker.state == json.loads(answer)["state"]
             await wait_for_line(backend.provisioner, worker, "ready")
@@ -389,7 +391,7 @@ class TestDamage:
         os.chown(backend.config.state_folder, 12345, -1)
 
         with pytest.raises(UnrecoverableProvisioningError, match="another user"):
-            await backend.provisioner.start()
+            await backend.provisioner.start(DEPLOYMENT)
 
 
 class TestForget:
@@ -409,5 +411,5 @@ class TestForget:
 
         await process_backend.provisioner.forget(request.execution_id)
 
-        state = process_backend.config.state_folder
-        assert [*(state / "workers").iterdir(), *(state / "trash").iterdir()] == []
+        workers = process_backend.workers
+        assert [*workers.iterdir(), *(workers.parent / "trash").iterdir()] == []

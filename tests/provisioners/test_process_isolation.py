@@ -14,7 +14,13 @@ from provisioners.base import (
 )
 from provisioners.process_cgroups import find_cgroups
 from tests.provisioners.conformance import Behaviour, wait_for_line
-from tests.provisioners.process_backend import ProcessBackend, arguments_of, run, started
+from tests.provisioners.process_backend import (
+    DEPLOYMENT,
+    ProcessBackend,
+    arguments_of,
+    run,
+    started,
+)
 
 
 class TestLimits:
@@ -39,7 +45,7 @@ class TestLimits:
 
     async def test_memory_without_cgroups(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, use_cgroups=False)
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         spec = ResourceSpec(virtual_cpus=1, memory_gbs=0.0625)
 
         _, lines = await run(
@@ -131,7 +137,7 @@ class TestIsolation:
         for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH"):
             monkeypatch.delenv(name, raising=False)
         backend = ProcessBackend(tmp_path, passed_environment=("PASSED", "NOT_SET"))
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         # /proc holds it as passed; Python adds LC_CTYPE to its own copy.
         script = "sys.stdout.write(open('/proc/self/environ').read().replace(chr(0), chr(10)))"
         request = backend.request_for(backend.project(script), environment={"TOKEN": "a\nb=c"})

@@ -6,6 +6,7 @@ from pathlib import Path
 from provisioners.base import Exited
 from tests.provisioners.conformance import until, wait_for_end
 from tests.provisioners.process_backend import (
+    DEPLOYMENT,
     ProcessBackend,
     exists,
     memory_peak,
@@ -18,7 +19,7 @@ from tests.provisioners.process_backend import (
 class TestOutput:
     async def test_output_is_cut_at_the_limit(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, log_limit_bytes=25)
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         script = "for n in range(100000): print(f'line {n}')\nprint('x', flush=True)\nsys.exit(5)"
 
         worker, lines = await run(backend, backend.request_for(backend.project(script)))
@@ -32,7 +33,7 @@ class TestOutput:
 
     async def test_much_output_needs_little_memory(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, log_limit_bytes=2**20)
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         script = """
 block = b"x" * 1023 + b"\\n"
 for _ in range(100):
@@ -58,7 +59,7 @@ wait_for_release()
 
     async def test_lines_that_postgres_or_a_reader_could_not_take(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, max_line_bytes=10)
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         script = r"""
 os.write(1, b"a\0b\xffc\r\n" + b"0123456789\n" + b"0123456789ab\n")
 os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
@@ -77,12 +78,12 @@ os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
 
     async def test_pages_join_to_the_whole(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path)
-        await backend.provisioner.start()
+        await backend.provisioner.start(DEPLOYMENT)
         script = "for n in range(30000): print(f'{n:0100}')"
         worker, first = await run(backend, backend.request_for(backend.project(script)))
 
         lines: list[str] = []
-        page = await backend.provisioner.read_logs(worker, offset=0, ended=True)
+        page = await backend.provisioner.read_logs(worker, offset="", ended=True)
         while page.lines:
             lines += page.lines
             page = await backend.provisioner.read_logs(worker, offset=page.next_offset, ended=True)
@@ -104,7 +105,7 @@ wait_for_release()
         provisioner = process_backend.provisioner
         worker = await provisioner.provision(request)
         lines: list[str] = []
-        offset = 0
+        offset = ""
         async with asyncio.timeout(10):
             while lines[-1:] != ["last"]:
                 await provisioner.wait(worker, timeout=60)

@@ -45,7 +45,10 @@ async def test_a_violated_constraint_does_not_quote_the_row(registry: Registry) 
     assert SECRET in str(error.orig.diag.message_detail)
 
     _, said = await _text_of_failure(
-        registry, insert(Version).values(id="ver-1", project_id=SECRET, created_at=utc_now())
+        registry,
+        insert(Version).values(
+            id="ver-1", project_id=SECRET, provisioner="p", created_at=utc_now()
+        ),
     )
     assert "foreign key" in said
     assert SECRET not in said

@@ -47,7 +47,9 @@ def statements_of(registry: Registry) -> Iterator[list[str]]:
 async def created(registry: Registry) -> InvocationDetails:
     async with registry.transaction() as session:
         await create_project(session, name="p")
-        await create_version(session, project_name="p", default_docker_image="i", functions=[SPEC])
+        await create_version(
+            session, project_name="p", default_docker_image="i", functions=[SPEC], provisioner="p"
+        )
     async with registry.transaction() as session:
         return await create_invocation(
             session,
@@ -56,6 +58,7 @@ async def created(registry: Registry) -> InvocationDetails:
             function_name="f",
             input_="first",
             parent=None,
+            provisioner="p",
         )
 
 

@@ -26,7 +26,11 @@ async def function_id(registry: Registry) -> FunctionId:
     async with registry.transaction() as session:
         await create_project(session, name="p")
         version = await create_version(
-            session, project_name="p", default_docker_image="i", functions=[LIMITED]
+            session,
+            project_name="p",
+            default_docker_image="i",
+            functions=[LIMITED],
+            provisioner="p",
         )
     return FunctionId(version.functions[0].id)
 
@@ -45,6 +49,7 @@ async def invoke(registry: Registry) -> InvocationId:
             function_name="limited",
             input_="",
             parent=None,
+            provisioner="p",
         )
     return InvocationId(created.invocation.id)
 

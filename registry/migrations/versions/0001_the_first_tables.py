@@ -29,6 +29,7 @@ def upgrade() -> None:
         "versions",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("provisioner", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_versions_project_id"), ondelete="CASCADE"
@@ -49,6 +50,7 @@ def upgrade() -> None:
         sa.Column("max_concurrency", sa.Integer(), nullable=False),
         sa.Column("max_retries", sa.Integer(), nullable=False),
         sa.Column("timeout_seconds", sa.Integer(), nullable=False),
+        sa.Column("retry_spec", postgresql.JSONB(), nullable=True),
         sa.Column(
             "preparation_status",
             sa.Enum(
@@ -84,6 +86,9 @@ def upgrade() -> None:
         sa.Column("function_id", sa.Text(), nullable=False),
         sa.Column("parent_id", sa.Text(), nullable=True),
         sa.Column("input", sa.Text(), nullable=False),
+        sa.Column("provisioner", sa.Text(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("request_digest", sa.Text(), nullable=True),
         sa.Column(
             "status",
             sa.String(32),
@@ -161,6 +166,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'RUNNING'"),
     )
     op.create_index(
+        "ix_invocations_running_by_id",
+        "invocations",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'RUNNING'"),
+    )
+    op.create_index(
+        "uq_invocations_idempotency_key",
+        "invocations",
+        ["function_id", "idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+    )
+    op.create_index(
         "ix_invocations_waiting",
         "invocations",
         ["function_id", "id"],
@@ -194,6 +213,8 @@ def upgrade() -> None:
             postgresql.JSONB(),
             nullable=True,
         ),
+        sa.Column("provision_called_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("log_complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("termination_signal_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -276,7 +297,7 @@ def upgrade() -> None:
         sa.Column("first_line", sa.Integer(), nullable=False),
         sa.Column("next_line", sa.Integer(), nullable=False),
         sa.Column("lines", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column("next_offset", sa.BigInteger(), nullable=False),
+        sa.Column("next_offset", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["execution_id"],
             ["executions.id"],

@@ -1,14 +1,14 @@
-"""What the API tells Temporal, always after the registry's transaction has been committed.
+"""Starting, cancelling and waking workflows, always after the registry's transaction.
 
 Row first, workflow second: a call here that fails changes nothing about the row that was written,
-so it is logged and not raised; the accepted work is started later.
+so it is logged and not raised; the sweep makes up for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from temporalio.client import Client
@@ -24,10 +24,15 @@ from temporalio.service import RPCError
 from core.deadline import deadline_of
 from core.ids import InvocationId, VersionId
 from core.queues import control_queue, provisioner_queue
+from core.retries import RetryPauses
 from core.steps import InvocationCall, Preparation
 from core.temporal import FUNCTION, PROJECT, VERSION
-from workflows.invocation import InvocationWorkflow
-from workflows.version_preparation import VersionPreparationWorkflow
+from core.workflow_names import (
+    INVOCATION,
+    VERSION_PREPARATION,
+    WAKE_SIGNAL,
+    preparation_workflow_id,
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -44,18 +49,26 @@ class InvocationStart:
     project_name: str
     version_id: VersionId
     function_name: str
-    creation_time: int
-    """Epoch seconds, as served in the contract."""
+    created_at: datetime
     timeout_seconds: int
     max_retries: int
+    pauses: RetryPauses
 
 
 class Dispatcher:
-    """Starts and cancels workflows for the API."""
+    """Starts, cancels and wakes workflows.
+
+    Args:
+        client: the connection to Temporal.
+        task_queue: prefix of the queues' names.
+        provisioner: the kind whose Temporal workers make the workers of executions.
+        heartbeat_seconds: after so long without a heartbeat an activity is run again elsewhere.
+    """
 
     def __init__(
         self, client: Client, *, task_queue: str, provisioner: str, heartbeat_seconds: float = 10.0
     ) -> None:
+        self.provisioner = provisioner
         self._client = client
         self._queue = control_queue(task_queue)
         self._provisioner_queue = provisioner_queue(task_queue, provisioner)
@@ -68,25 +81,22 @@ class Dispatcher:
         call = InvocationCall(
             invocation_id=start.invocation_id,
             title=title,
-            deadline=deadline_of(
-                datetime.fromtimestamp(start.creation_time, tz=UTC),
-                timeout_seconds=start.timeout_seconds,
-            ),
+            deadline=deadline_of(start.created_at, timeout_seconds=start.timeout_seconds),
             max_attempts=attempts,
             provisioner_queue=self._provisioner_queue,
             heartbeat_seconds=self._heartbeat_seconds,
         )
         async with self._tolerant("start_invocation", start.invocation_id):
             await self._client.start_workflow(
-                InvocationWorkflow.run,
+                INVOCATION,
                 call,
                 id=start.invocation_id,
                 task_queue=self._queue,
                 retry_policy=RetryPolicy(
                     maximum_attempts=attempts,
-                    # The server rounds up to a whole second, the shortest pause it can make.
-                    initial_interval=timedelta(seconds=1),
-                    backoff_coefficient=1.0,
+                    initial_interval=timedelta(seconds=start.pauses.initial_interval_seconds),
+                    backoff_coefficient=start.pauses.backoff_coefficient,
+                    maximum_interval=timedelta(seconds=start.pauses.limit_seconds),
                 ),
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=title,
@@ -110,13 +120,13 @@ class Dispatcher:
         """Start the preparation of a version whose row is committed."""
         async with self._tolerant("start_preparation", version_id):
             await self._client.start_workflow(
-                VersionPreparationWorkflow.run,
+                VERSION_PREPARATION,
                 Preparation(
                     version_id=version_id,
                     provisioner_queue=self._provisioner_queue,
                     heartbeat_seconds=self._heartbeat_seconds,
                 ),
-                id=f"prepare-{version_id}",
+                id=preparation_workflow_id(version_id),
                 task_queue=self._queue,
                 static_summary=f"prepare a version of {project_name}",
                 search_attributes=TypedSearchAttributes(
@@ -131,14 +141,23 @@ class Dispatcher:
 
     async def cancel_invocations(self, invocation_ids: Sequence[InvocationId]) -> None:
         """Ask Temporal to cancel the workflows of invocations whose cancellation is committed."""
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def cancel(invocation_id: InvocationId) -> None:
-            async with limit, self._tolerant("cancel_invocation", invocation_id):
+            async with self._tolerant("cancel_invocation", invocation_id):
                 handle = self._client.get_workflow_handle(invocation_id)
                 await handle.cancel(rpc_timeout=_RPC_TIMEOUT)
 
-        await asyncio.gather(*(cancel(invocation_id) for invocation_id in invocation_ids))
+        await _some_at_once(cancel, invocation_ids)
+
+    async def wake_invocations(self, invocation_ids: Sequence[InvocationId]) -> None:
+        """Tell workflows to ask again for a slot."""
+
+        async def wake(invocation_id: InvocationId) -> None:
+            async with self._tolerant("wake_invocation", invocation_id):
+                handle = self._client.get_workflow_handle(invocation_id)
+                await handle.signal(WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+
+        await _some_at_once(wake, invocation_ids)
 
     @asynccontextmanager
     async def _tolerant(self, action: str, workflow_id: str) -> AsyncIterator[None]:
@@ -151,3 +170,15 @@ class Dispatcher:
             logger.warning(
                 "temporal_call_failed", action=action, workflow_id=workflow_id, error=str(error)
             )
+
+
+async def _some_at_once(
+    call: Callable[[InvocationId], Awaitable[None]], invocation_ids: Sequence[InvocationId]
+) -> None:
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def limited(invocation_id: InvocationId) -> None:
+        async with limit:
+            await call(invocation_id)
+
+    await asyncio.gather(*(limited(invocation_id) for invocation_id in invocation_ids))
