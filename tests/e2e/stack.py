@@ -93,9 +93,13 @@ class Stack:
         asyncio.run(end_workers(self.state_folder))
 
 
+def deployments_in(state_folder: Path) -> list[str]:
+    return [folder.parent.name for folder in state_folder.glob("*/workers")]
+
+
 async def end_workers(state_folder: Path) -> None:
     """End the workers that a test has left."""
-    for deployment in [folder.name for folder in state_folder.glob("*-*")]:  # noqa: ASYNC240
+    for deployment in deployments_in(state_folder):
         provisioner = ProcessProvisioner(ProcessProvisionerConfig(state_folder=state_folder))
         await provisioner.start(deployment)
         for execution_id in await provisioner.list_workers():
