@@ -114,6 +114,8 @@ class Closed(_Model):
     cause: Cause | None = None
     detail: str | None = None
     wake: list[InvocationId] = []
+    pause_seconds: int | None = None
+    """With a retry: the pause that Temporal makes before it."""
 
 
 class WorkerRef(_Model):

@@ -7,6 +7,7 @@ else; workflows carry it out.
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -40,6 +41,7 @@ from registry.slots import (
     lock_function_of_execution,
     look_at_queue,
 )
+from registry.starts import pauses_of
 from registry.tables import Execution, Invocation
 
 _PHASE_OF_INTERRUPT = {
@@ -216,6 +218,7 @@ async def close_execution(session: AsyncSession, request: CloseRequest) -> Close
         cause=execution.cause,
         detail=invocation.phase_detail,
         wake=await call_next(session, context.function, caller=request.execution_id),
+        pause_seconds=None if final else pauses_of(context.function).after(execution.attempt),
     )
 
 
@@ -302,7 +305,9 @@ def _decide(
     elif execution.attempt >= attempts:
         _terminate(invocation, Phase.FAILED, ended)
     else:
-        _queue(invocation, QueueReason.BACKOFF, f"{ended}; the next attempt follows")
+        pause = timedelta(seconds=pauses_of(context.function).after(execution.attempt))
+        when = f"at {utc_now() + pause:%Y-%m-%d %H:%M:%S} UTC"
+        _queue(invocation, QueueReason.BACKOFF, f"{ended}; the next attempt follows {when}")
 
 
 _ERROR_CLASS = re.compile(r"[A-Za-z_][\w.]{0,99}(?=:|$)")

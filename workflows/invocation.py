@@ -94,10 +94,20 @@ class InvocationWorkflow:
             return Closed(final=True, phase=opened.phase, detail=opened.detail)
         closing = await self._run_worker(opened)
         closed = await self._close(closing)
-        if not closed.final and self._interruption is not None:
-            # It came while the end of this attempt was being recorded.
+        if closed.final:
+            return closed
+        if closed.pause_seconds is not None:
+            await self._wait_for_deadline_in(timedelta(seconds=closed.pause_seconds), closed.detail)
+        if self._interruption is not None:
+            # It came while the end of this attempt was being recorded, or just now.
             return await self._end_waiting(self._interruption)
         return closed
+
+    async def _wait_for_deadline_in(self, pause: timedelta, detail: str | None) -> None:
+        # In Temporal's back-off no code of this workflow runs, so nobody would keep the deadline.
+        if workflow.now() + pause >= self._call.deadline:
+            self._explain(f"**Queued**: {detail}, which is after the timeout")
+            await workflow.wait_condition(lambda: self._interruption is not None)
 
     async def _open(self) -> Opened:
         request = OpenRequest(

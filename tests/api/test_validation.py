@@ -234,3 +234,39 @@ async def test_names_and_images_are_shorter_than_1024(api: Api, versions: str) -
         "Value error, function_name cannot exceed 1024 characters",
         "Value error, docker_image_override cannot exceed 1024 characters",
     ]
+
+
+@pytest.mark.parametrize(
+    ("retry_spec", "place", "message"),
+    [
+        (
+            {"initial_interval_seconds": 0},
+            "initial_interval_seconds",
+            "initial_interval_seconds must be positive",
+        ),
+        (
+            {"initial_interval_seconds": 86_401},
+            "initial_interval_seconds",
+            "initial_interval_seconds must not exceed 86400",
+        ),
+        (
+            {"backoff_coefficient": 0.5},
+            "backoff_coefficient",
+            "backoff_coefficient must not be less than 1",
+        ),
+        (
+            {"initial_interval_seconds": 9, "maximum_interval_seconds": 8},
+            "retry_spec",
+            "maximum_interval_seconds must not be less than initial_interval_seconds",
+        ),
+    ],
+)
+async def test_pauses_between_attempts_have_limits(
+    api: Api, versions: str, retry_spec: Json, place: str, message: str
+) -> None:
+    spec = {**function_spec("f"), "retry_spec": retry_spec}
+    [problem] = await _problems(
+        api, versions, json={"default_docker_image": "i", "functions": [spec]}
+    )
+    assert problem["loc"][-1] == place
+    assert problem["msg"] == f"Value error, {message}"

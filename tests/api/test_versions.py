@@ -72,6 +72,13 @@ async def test_fun_1_a_new_function_has_all_fields_as_given_and_is_pending(api: 
     assert (await api.ok("GET", other))["functions"] == []
 
 
+async def test_the_pauses_between_attempts_are_shown_as_registered(api: Api) -> None:
+    given = {"initial_interval_seconds": 5, "backoff_coefficient": 2}
+    path = await api.deploy({**function_spec("f"), "retry_spec": given})
+    [function] = (await api.ok("GET", path))["functions"]
+    assert function["retry_spec"] == {**given, "maximum_interval_seconds": None}
+
+
 async def test_fun_2_functions_come_in_the_order_of_registration(api: Api) -> None:
     path = await api.deploy(function_spec("b"), function_spec("a"), function_spec("c"))
     functions = (await api.ok("GET", path))["functions"]

@@ -146,6 +146,16 @@ async def cancelled_between_attempts(plane: ControlPlane) -> Recorded:
     }
 
 
+async def timed_out_between_attempts(plane: ControlPlane) -> Recorded:
+    """The pause is longer than the time that is left: the failed run waits for the deadline."""
+    spec = function_spec("flaky", retries=1, timeout=3)
+    await plane.deploy({**spec, "retry_spec": {"initial_interval_seconds": 3600}})
+    path = await plane.invoke("flaky")
+    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
+    (execution,) = (await over(plane, path, phase="TIMED_OUT"))["executions"]
+    return {"timed-out-between-attempts": run_of(plane, path, execution)}
+
+
 async def timed_out_while_running(plane: ControlPlane) -> Recorded:
     await plane.deploy(function_spec("brief", timeout=1))
     path = await plane.invoke("brief")
@@ -287,6 +297,7 @@ CASES: list[Case] = [
     cancelled_while_running,
     cancelled_while_provisioned,
     cancelled_between_attempts,
+    timed_out_between_attempts,
     timed_out_while_running,
     timed_out_while_queued,
     preparation_pending,
