@@ -9,6 +9,7 @@ from core.shutdown import stop_on_signals
 from core.temporal import connect, ensure_search_attributes
 from core.tokens import ExecutionTokens
 from provisioners.catalog import load_provisioner_class
+from registry.deployment import wait_for_registry
 from registry.engine import Registry
 from registry.managed import managed_tables
 from worker.build import temporal_worker
@@ -43,6 +44,9 @@ async def run_worker(*, provisioner: str, create_tables: bool, delete_tables: bo
         await ensure_search_attributes(client)
         registry = Registry(registry_settings)
         try:
+            await wait_for_registry(registry, stop=stop)
+            if stop.is_set():
+                return
             async with temporal_worker(
                 client=client,
                 registry=registry,

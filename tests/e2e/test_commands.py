@@ -3,10 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from core.settings import RegistrySettings
 from tests.e2e.processes import Program, one_line, run
@@ -22,14 +24,32 @@ def empty_database(servers: Addresses) -> Iterator[RegistrySettings]:
         yield settings
 
 
-def tables(settings: RegistrySettings) -> set[str]:
-    with psycopg.connect(
+def connect(settings: RegistrySettings, *, database: str) -> psycopg.Connection:
+    return psycopg.connect(
         host=settings.postgres_host,
         port=settings.postgres_port,
         user=settings.postgres_user,
         password=settings.postgres_password.get_secret_value(),
-        dbname=settings.postgres_db,
-    ) as connection:
+        dbname=database,
+        autocommit=True,
+    )
+
+
+@contextmanager
+def closed_database(settings: RegistrySettings) -> Iterator[None]:
+    """Let Postgres refuse all connections to a test's database during the block."""
+    name = sql.Identifier(settings.postgres_db)
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with connect(settings, database="postgres") as connection:
+        connection.execute(allow.format(name, sql.SQL("false")))
+        try:
+            yield
+        finally:
+            connection.execute(allow.format(name, sql.SQL("true")))
+
+
+def tables(settings: RegistrySettings) -> set[str]:
+    with connect(settings, database=settings.postgres_db) as connection:
         rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         return {row[0] for row in rows}
 
@@ -138,6 +158,28 @@ def test_a_postgres_that_refuses_ends_the_worker_with_one_line(
     line = one_line(ended.stderr)
     assert line.startswith("Error: Postgres: ")
     assert 'database "nowhere" does not exist' in line
+
+
+def test_the_worker_waits_for_a_postgres_that_refuses(
+    registry_settings: RegistrySettings, servers: Addresses, tmp_path: Path
+) -> None:
+    environment = environment_for(registry_settings, servers)
+    environment["PROCESS_STATE_FOLDER"] = str(tmp_path / "state")
+    command = ("worker", "--provisioner=process")
+    with closed_database(registry_settings):
+        stopped = Program(*command, environment=environment, folder=tmp_path / "stopped")
+        patient = Program(*command, environment=environment, folder=tmp_path / "patient")
+        stopped.event("postgres_does_not_answer")
+        stopped.send(signal.SIGTERM)
+        patient.event("postgres_does_not_answer")
+    try:
+        assert stopped.wait() == 0, stopped.stderr
+        patient.event("temporal_worker_started")
+        patient.send(signal.SIGTERM)
+        assert patient.wait() == 0, patient.stderr
+    finally:
+        stopped.kill()
+        patient.kill()
 
 
 def test_a_postgres_that_is_away_ends_migrate_without_a_traceback(
