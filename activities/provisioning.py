@@ -5,7 +5,8 @@ provisioner finds its own earlier work by the execution id.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -86,11 +87,9 @@ class ProvisioningActivities:
             resource_spec=_resources_of(context.function),
         )
         async with heartbeating():
-            try:
+            with _failures_for_temporal(final=True):
                 prepared = await self._provisioner.prepare(request)
                 details = _checked(PreparedFunctionDetails, prepared.details)
-            except UnrecoverableProvisioningError as error:
-                raise _unrecoverable(error) from error
         async with self._registry.transaction() as session:
             wake = await preparation.record_prepared(session, ref.function_id, details=details)
         return Woken(wake=wake)
@@ -111,19 +110,25 @@ class ProvisioningActivities:
                 await call
 
     async def _provision(self, context: ExecutionContext) -> None:
-        try:
-            record = await self._provisioner.provision(self._worker_request(context))
+        execution_id = ExecutionId(context.execution.id)
+        if not self._provisioner.terminates_by_id:
+            async with self._registry.autocommit() as session:
+                if not await workers.record_provision_call(session, execution_id):
+                    return
+        with _failures_for_temporal(final=True):
             try:
-                details = _checked(WorkerDetails, record.details)
+                record = await self._provisioner.provision(self._worker_request(context))
+                try:
+                    details = _checked(WorkerDetails, record.details)
+                except UnrecoverableProvisioningError:
+                    await self._provisioner.terminate(
+                        record.execution_id, record, grace=self._grace_seconds
+                    )
+                    raise
             except UnrecoverableProvisioningError:
-                await self._provisioner.terminate(
-                    record.execution_id, record, grace=self._grace_seconds
-                )
+                with suppress(ProvisionerError):
+                    await self._provisioner.forget(execution_id)
                 raise
-        except UnrecoverableProvisioningError as error:
-            with suppress(ProvisionerError):
-                await self._provisioner.forget(ExecutionId(context.execution.id))
-            raise _unrecoverable(error) from error
         async with self._registry.autocommit() as session:
             await workers.record_worker(
                 session, record.execution_id, state=record.state, details=details
@@ -141,7 +146,8 @@ class ProvisioningActivities:
             async with self._registry.autocommit() as session:
                 tail = await read_tail(session, ref.execution_id)
             try:
-                return await self._watch(worker, tail)
+                with _failures_for_temporal():
+                    return await self._watch(worker, tail)
             except asyncio.CancelledError:
                 if not activity.is_worker_shutdown():
                     raise
@@ -194,11 +200,49 @@ class ProvisioningActivities:
             recorded = _recorded_exit(context)
             if recorded is not None:
                 return recorded
-            return _worker_exit(
-                await self._provisioner.terminate(
-                    ref.execution_id, _record_of(context), grace=self._grace_seconds
+            with _failures_for_temporal():
+                try:
+                    return await self._terminate(context)
+                except ProvisionerError as error:
+                    async with self._registry.autocommit() as session:
+                        await workers.record_termination_trouble(
+                            session, ref.execution_id, detail=str(error)[:_MAX_ERROR_LENGTH]
+                        )
+                    raise
+
+    async def _terminate(self, context: ExecutionContext) -> WorkerExit:
+        execution_id = ExecutionId(context.execution.id)
+        worker = _record_of(context)
+        if worker is None and not self._provisioner.terminates_by_id:
+            never = WorkerExit(detail="no worker was made")
+            async with self._registry.autocommit() as session:
+                if await workers.forbid_provisioning(
+                    session, execution_id, worker_exit=never.model_dump(mode="json")
+                ):
+                    return never
+            worker = await self._find_again(context)
+            if worker is None:
+                return never
+        return _worker_exit(
+            await self._provisioner.terminate(execution_id, worker, grace=self._grace_seconds)
+        )
+
+    async def _find_again(self, context: ExecutionContext) -> WorkerRecord | None:
+        """Get the record of a worker whose `provision` was called without a known end."""
+        try:
+            record = await self._provisioner.provision(self._worker_request(context))
+        except UnrecoverableProvisioningError as error:
+            if error.worker_may_exist:
+                raise
+            return None
+        # Details that clients cannot read are not recorded; they still serve to end the worker.
+        with suppress(UnrecoverableProvisioningError):
+            details = _checked(WorkerDetails, record.details)
+            async with self._registry.autocommit() as session:
+                await workers.record_worker(
+                    session, record.execution_id, state=record.state, details=details
                 )
-            )
+        return record
 
     async def _load(self, execution_id: ExecutionId) -> ExecutionContext:
         async with self._registry.autocommit() as session:
@@ -254,7 +298,11 @@ def _checked(shape: type[BaseModel], details: dict[str, str] | None) -> dict[str
 
 
 def _resources_of(function: Function) -> ResourceSpec:
-    return ResourceSpec(virtual_cpus=function.virtual_cpus, memory_gbs=function.memory_gbs)
+    return ResourceSpec(
+        virtual_cpus=function.virtual_cpus,
+        memory_gbs=function.memory_gbs,
+        max_concurrency=function.max_concurrency,
+    )
 
 
 def _record_of(context: ExecutionContext) -> WorkerRecord | None:
@@ -277,11 +325,30 @@ def _worker_exit(exited: Exited) -> WorkerExit:
     return WorkerExit(exit_code=exited.exit_code, cause=exited.cause, detail=exited.detail)
 
 
-def _unrecoverable(error: UnrecoverableProvisioningError) -> ApplicationError:
-    return ApplicationError(
-        str(error)[:_MAX_ERROR_LENGTH],
-        type=UNRECOVERABLE,
-        non_retryable=True,
-        # Mostly a user's mistake, which the user is shown: no traceback in the operator's log.
-        category=ApplicationErrorCategory.BENIGN,
-    )
+@contextmanager
+def _failures_for_temporal(*, final: bool = False) -> Iterator[None]:
+    """Tell Temporal what a provisioner's error means for the next try.
+
+    Args:
+        final: whether `UnrecoverableProvisioningError` ends the tries. Only where nothing is left
+            behind then: the end of a worker is never given up.
+    """
+    try:
+        yield
+    except ProvisionerError as error:
+        if final and isinstance(error, UnrecoverableProvisioningError):
+            raise ApplicationError(
+                str(error)[:_MAX_ERROR_LENGTH],
+                type=UNRECOVERABLE,
+                non_retryable=True,
+                # Mostly a user's mistake, which the user is shown: no traceback in the operator's
+                # log.
+                category=ApplicationErrorCategory.BENIGN,
+            ) from error
+        if error.retry_after is None:
+            raise
+        raise ApplicationError(
+            str(error)[:_MAX_ERROR_LENGTH],
+            type=type(error).__name__,
+            next_retry_delay=timedelta(seconds=error.retry_after),
+        ) from error

@@ -44,7 +44,17 @@ class ProvisionerError(Exception):
 
 
 class UnrecoverableProvisioningError(ProvisionerError):
-    """A call failed for good: the preparation or the execution ends with this text."""
+    """A call failed for good: the preparation or the execution ends with this text.
+
+    Args:
+        message: one line for a person.
+        worker_may_exist: whether `provision` may nevertheless have made a worker, now or earlier.
+            It matters only with `Provisioner.terminates_by_id` False: see there.
+    """
+
+    def __init__(self, message: str, *, worker_may_exist: bool = False) -> None:
+        super().__init__(message)
+        self.worker_may_exist = worker_may_exist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,8 @@ class ResourceSpec:
     """Share of CPU time, in cores."""
     memory_gbs: float
     """Memory in GiB (2**30 bytes)."""
+    max_concurrency: int = 1
+    """How many workers of the function there may be at once, for compute that plans ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +179,9 @@ class Provisioner(ABC):
     """False if a worker can be ended only with the record that `provision` gave.
 
     To end a worker whose record was lost in a crash, `provision` is then repeated first: it adopts
-    the worker, or makes one that is ended at once.
+    the worker, or makes one that is ended at once. If it answers with
+    `UnrecoverableProvisioningError`, there is none, unless the error says that it may exist.
+    `terminate` always gets a record.
     """
 
     follows_outcomes: ClassVar[bool] = False

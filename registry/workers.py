@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import utc_now
 from core.ids import ExecutionId
-from core.lifecycle import WorkerStatus
-from registry.tables import Execution, Function, Project, Version
+from core.lifecycle import Phase, WorkerStatus
+from registry.tables import Execution, Function, Invocation, Project, Version
+
+_TROUBLE = "; it could not be ended so far: "
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,70 @@ async def get_execution_context(
         )
     ).one_or_none()
     return None if row is None else ExecutionContext(*row)
+
+
+async def record_provision_call(session: AsyncSession, execution_id: ExecutionId) -> bool:
+    """Note that the provisioner is about to be asked for a worker; the first time counts.
+
+    Only for provisioners that cannot end a worker by its execution id.
+
+    Returns:
+        False if it must not be asked: the worker exists, or none is wanted any more.
+    """
+    recorded = await session.scalar(
+        update(Execution)
+        .where(
+            Execution.id == execution_id,
+            Execution.worker_status == WorkerStatus.PROVISIONING,
+            Execution.worker.is_(None),
+        )
+        .values(provision_called_at=func.coalesce(Execution.provision_called_at, utc_now()))
+        .returning(Execution.id)
+    )
+    return recorded is not None
+
+
+async def forbid_provisioning(
+    session: AsyncSession, execution_id: ExecutionId, *, worker_exit: Mapping[str, Any]
+) -> bool:
+    """Make sure that no worker is asked for any more, if none was so far.
+
+    Returns:
+        False if the provisioner was asked: there may be a worker.
+    """
+    await session.execute(
+        update(Execution)
+        .where(
+            Execution.id == execution_id,
+            Execution.worker_status.in_([WorkerStatus.PENDING, WorkerStatus.PROVISIONING]),
+            Execution.worker.is_(None),
+            Execution.provision_called_at.is_(None),
+        )
+        .values(worker={"exit": dict(worker_exit)})
+    )
+    called = await session.scalar(
+        select(Execution.id).where(
+            Execution.id == execution_id, Execution.provision_called_at.is_not(None)
+        )
+    )
+    return called is None
+
+
+async def record_termination_trouble(
+    session: AsyncSession, execution_id: ExecutionId, *, detail: str
+) -> None:
+    """Show why a worker cannot be ended yet, where its invocation waits for that."""
+    waits = select(Execution.invocation_id).where(Execution.id == execution_id).scalar_subquery()
+    # Not updated_at: clients rely on the time of the last change of status.
+    await session.execute(
+        update(Invocation)
+        .where(Invocation.id == waits, Invocation.phase == Phase.CANCELLING)
+        .values(
+            phase_detail=func.split_part(func.coalesce(Invocation.phase_detail, ""), _TROUBLE, 1)
+            + _TROUBLE
+            + detail
+        )
+    )
 
 
 async def record_worker(
