@@ -9,6 +9,7 @@ from core.clock import utc_now
 from core.errors import InvocationIsAlreadyTerminatedError
 from core.ids import InvocationId, ProjectId
 from core.lifecycle import InvocationStatus, Phase, QueueReason, WorkerStatus
+from registry.changes import announcement
 from registry.tables import Execution, Function, Invocation, Project, Version
 
 
@@ -97,6 +98,7 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[str]) -> list[
             queue_reason=None,
             terminated_at=now,
         )
+        .returning(announcement(Invocation.id))
     )
     await session.execute(
         update(Invocation).where(*new_request).values(cancellation_requested_at=now, updated_at=now)

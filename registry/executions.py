@@ -17,6 +17,7 @@ from core.errors import (
 )
 from core.ids import ExecutionId, InvocationId, VersionId
 from core.lifecycle import Outcome, Phase, WorkerStatus
+from registry.changes import announcement
 from registry.functions import AnySelect, path_parameters
 from registry.invocations import check_invocation_path, select_invocation_path
 from registry.slots import FunctionContext
@@ -155,15 +156,15 @@ async def finish_execution(
         values["output"] = final_output
     if error_message is not None:
         values["error_message"] = error_message
-    return await _report(session, path, values)
+    return await _report(session, path, values, announced=True)
 
 
 async def _report(
-    session: AsyncSession, path: ExecutionPath, values: dict[str, Any]
+    session: AsyncSession, path: ExecutionPath, values: dict[str, Any], *, announced: bool = False
 ) -> ExecutionDetails:
     details = await get_execution(session, path)
     runs = Execution.started_at.is_not(None) & Execution.finished_at.is_(None)
-    if not await _update(session, details, values, only_if=runs):
+    if not await _update(session, details, values, only_if=runs, announced=announced):
         current = (await get_execution(session, path)).execution
         if current.started_at is None:
             raise ExecutionHasNotStartedError
@@ -179,8 +180,12 @@ async def _update(
     values: dict[str, Any],
     *,
     only_if: ColumnElement[bool],
+    announced: bool = False,
 ) -> bool:
-    """Change an execution that is open, and the row in `details` with it."""
+    """Change an execution that is open, and the row in `details` with it.
+
+    With `announced`, tell those who watch the execution.
+    """
     updated = await session.scalar(
         update(Execution)
         .where(
@@ -189,7 +194,7 @@ async def _update(
             only_if,
         )
         .values(updated_at=utc_now(), **values)
-        .returning(Execution)
+        .returning(Execution, *([announcement(Execution.id)] if announced else []))
         .execution_options(populate_existing=True, synchronize_session=False)
     )
     return updated is not None

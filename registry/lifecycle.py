@@ -34,6 +34,7 @@ from core.steps import (
     Verdict,
     WaitingEnd,
 )
+from registry.changes import announce
 from registry.slots import (
     FunctionContext,
     call_next,
@@ -96,6 +97,7 @@ async def open_execution(
             session.add(failed)
     if invocation.status == InvocationStatus.TERMINATED:
         await session.flush()
+        await announce(session, invocation.id)
         return Opened(
             verdict=Verdict.OVER,
             phase=invocation.phase,
@@ -211,6 +213,8 @@ async def close_execution(session: AsyncSession, request: CloseRequest) -> Close
         _end_execution(execution, request)
         _decide(context, invocation, execution, request.interrupted or request.requested)
         await session.flush()
+        if invocation.status == InvocationStatus.TERMINATED:
+            await announce(session, invocation.id)
     final = invocation.status == InvocationStatus.TERMINATED
     return Closed(
         final=final,
@@ -239,6 +243,7 @@ async def end_waiting(session: AsyncSession, request: WaitingEnd) -> Closed:
             invocation, _PHASE_OF_INTERRUPT[request.reason], _DETAIL_OF_INTERRUPT[request.reason]
         )
         await session.flush()
+        await announce(session, invocation.id)
     return Closed(
         final=invocation.status == InvocationStatus.TERMINATED,
         phase=invocation.phase,
