@@ -37,7 +37,7 @@ from core.errors import (
 )
 from core.ids import InvocationId
 from core.lifecycle import InvocationStatus
-from registry import invocations
+from registry import invocation_pages, invocations
 from registry.cancellation import request_cancellation
 from registry.starts import start_of
 
@@ -175,7 +175,7 @@ async def list_invocations(
     parent = _parent_filter(parent_function_name, parent_invocation_id)
     async with context.registry.autocommit() as session:
         await authorise_listing(session, caller, parent=parent)
-        page = await invocations.list_invocations(
+        page = await invocation_pages.list_invocations(
             session,
             project_name=function.project_name,
             version_id=function.version_id,

@@ -26,7 +26,8 @@ from core.ids import run_id_of_execution
 from core.lifecycle import FunctionStatus, PreparationStatus
 from core.temporal import workflow_ui_url
 from registry.executions import ExecutionDetails
-from registry.invocations import InvocationDetails, InvocationPage, ListedInvocation, Parent
+from registry.invocation_pages import InvocationPage, ListedInvocation
+from registry.invocations import InvocationDetails, Parent
 from registry.logs import LogPage
 from registry.tables import Execution, Function, Project
 from registry.versions import VersionDetails, VersionList

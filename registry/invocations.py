@@ -1,15 +1,15 @@
-"""Queries for invocations: create, get, list."""
+"""Queries for invocations: create and get."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, defer
 
 from core.contract.invocations import ParentInvocationDefinition
-from core.contract.paging import InvocationOffset
 from core.errors import InvocationDoesNotExistError, ParentInvocationDoesNotExistError
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
 from core.lifecycle import InvocationStatus, Phase, QueueReason
@@ -24,11 +24,12 @@ from registry.functions import (
 from registry.slots import FunctionContext
 from registry.tables import Execution, Function, Invocation
 
+MAX_QUEUE_POSITION: Final = 1000
+"""Stands for every place from there on: counting a million who wait would take a second each time.
+"""
 _WITHOUT_POSITION = (QueueReason.NEW, QueueReason.BACKOFF)
 """One has not asked for a slot yet, the other does not want one at the moment."""
 _WITHOUT_INPUT = defer(Invocation.input, raiseload=True)
-_MAX_MILLISECONDS = 2**48 - 1
-"""The latest time that a time-ordered id can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +50,7 @@ class InvocationDetails:
     executions: Sequence[Execution]
     """Oldest first."""
     queue_position: int | None
-    """1 for the next one to get a slot; None unless the invocation waits for one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedInvocation:
-    """An invocation in a list. Its input is not loaded."""
-
-    invocation: Invocation
-    parent_id: str | None
-    parent_function_name: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvocationPage:
-    """Some invocations of a function, newest first."""
-
-    context: FunctionContext
-    entries: Sequence[ListedInvocation]
-    next_offset: InvocationOffset | None
+    """1 for the next one to get a slot, MAX_QUEUE_POSITION at most; None if it waits for none."""
 
 
 async def create_invocation(
@@ -279,87 +262,6 @@ async def find_invocation(
     return InvocationId(invocation.id)
 
 
-async def list_invocations(
-    session: AsyncSession,
-    *,
-    project_name: str,
-    version_id: VersionId | None,
-    function_name: str,
-    page_size: int,
-    offset: InvocationOffset | None = None,
-    status: InvocationStatus | None = None,
-    parent: ParentInvocationDefinition | None = None,
-) -> InvocationPage:
-    """Give a page of a function's invocations, newest first.
-
-    Args:
-        session: the transaction.
-        project_name: the project.
-        version_id: the version, or None for the newest.
-        function_name: the function.
-        page_size: entries at most; 0 gives none, and the offset of the first.
-        offset: where to begin; that invocation is included and need not exist.
-        status: only invocations of this status.
-        parent: only children of this invocation; one that does not exist has none.
-
-    Raises:
-        ProjectDoesNotExistError: there is no such project.
-        VersionDoesNotExistError: the project has no such version, or none at all.
-        FunctionDoesNotExistError: the version has no such function.
-    """
-    context = await get_function(
-        session, project_name=project_name, version_id=version_id, function_name=function_name
-    )
-    query = (
-        select(Invocation, _OF_PARENT.id, _FUNCTION_OF_PARENT.name)
-        .where(Invocation.function_id == context.function.id)
-        .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
-        .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
-        .options(_WITHOUT_INPUT)
-        .order_by(Invocation.id.desc())
-        .limit(page_size + 1)
-    )
-    if offset is not None:
-        query = query.where(_from_offset(offset))
-    if status is not None:
-        query = query.where(Invocation.status == status)
-    if parent is not None:
-        query = query.where(
-            Invocation.parent_id == parent.invocation_id,
-            _FUNCTION_OF_PARENT.name == parent.function_name,
-        )
-    rows = (await session.execute(query)).all()
-    entries = [
-        ListedInvocation(
-            invocation=invocation, parent_id=parent_id, parent_function_name=parent_function_name
-        )
-        for invocation, parent_id, parent_function_name in rows
-    ]
-    next_offset = None
-    if len(entries) > page_size:
-        first = entries[page_size].invocation
-        next_offset = InvocationOffset(int(first.created_at.timestamp()), first.id)
-    return InvocationPage(context=context, entries=entries[:page_size], next_offset=next_offset)
-
-
-def _from_offset(offset: InvocationOffset) -> ColumnElement[bool]:
-    """Compare (second of creation, id) with the offset, through ids alone.
-
-    The second of its creation is a part of each id, so this needs only the index on ids.
-    """
-    first_of_second = _first_id_at(offset.creation_time * 1000)
-    first_after_second = _first_id_at((offset.creation_time + 1) * 1000)
-    if offset.invocation_id < first_of_second:
-        return Invocation.id < first_of_second
-    if offset.invocation_id < first_after_second:
-        return Invocation.id <= offset.invocation_id
-    return Invocation.id < first_after_second
-
-
-def _first_id_at(milliseconds: int) -> str:
-    return f"inv-{min(max(milliseconds, 0), _MAX_MILLISECONDS):012x}"
-
-
 async def get_parent_id(session: AsyncSession, invocation_id: str) -> InvocationId | None:
     """Give the parent of an invocation; None if it has none or does not exist."""
     parent_id = await session.scalar(
@@ -371,14 +273,17 @@ async def get_parent_id(session: AsyncSession, invocation_id: str) -> Invocation
 async def _queue_position(session: AsyncSession, invocation: Invocation) -> int | None:
     if invocation.phase != Phase.QUEUED or invocation.queue_reason in _WITHOUT_POSITION:
         return None
-    ahead = await session.scalar(
-        select(func.count())
-        .select_from(Invocation)
+    ahead = (
+        select(Invocation.id)
         .where(
             Invocation.function_id == invocation.function_id,
             Invocation.phase == Phase.QUEUED,
             Invocation.queue_reason.is_distinct_from(QueueReason.BACKOFF),
             Invocation.id < invocation.id,
         )
+        # The order of an index. Without it, Postgres may search the whole table for the first ones.
+        .order_by(Invocation.id)
+        .limit(MAX_QUEUE_POSITION - 1)
+        .subquery()
     )
-    return (ahead or 0) + 1
+    return (await session.scalar(select(func.count()).select_from(ahead)) or 0) + 1

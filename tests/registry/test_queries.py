@@ -13,12 +13,8 @@ from core.contract.paging import InvocationOffset
 from core.ids import InvocationId, execution_id_of_run
 from core.lifecycle import InvocationStatus, WorkerStatus
 from registry.engine import Registry
-from registry.invocations import (
-    InvocationDetails,
-    create_invocation,
-    get_invocation,
-    list_invocations,
-)
+from registry.invocation_pages import list_invocations
+from registry.invocations import InvocationDetails, create_invocation, get_invocation
 from registry.projects import create_project
 from registry.tables import Execution, Function, Invocation, Project, Version
 from registry.versions import create_version, get_version

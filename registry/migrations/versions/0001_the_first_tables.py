@@ -13,13 +13,16 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_TEXT = sa.Text(collation="C")
+"""In byte order, whatever the database's locale: ids are compared with `<`."""
+
 
 def upgrade() -> None:
     """Bring the schema to this revision."""
     op.create_table(
         "projects",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deletion_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
@@ -27,9 +30,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "versions",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("provisioner", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
+        sa.Column("provisioner", _TEXT, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_versions_project_id"), ondelete="CASCADE"
@@ -41,10 +44,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "functions",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("version_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("docker_image", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("version_id", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("docker_image", _TEXT, nullable=False),
         sa.Column("virtual_cpus", sa.Double(), nullable=False),
         sa.Column("memory_gbs", sa.Double(), nullable=False),
         sa.Column("max_concurrency", sa.Integer(), nullable=False),
@@ -64,7 +67,7 @@ def upgrade() -> None:
             postgresql.JSONB(),
             nullable=True,
         ),
-        sa.Column("preparation_error", sa.Text(), nullable=True),
+        sa.Column("preparation_error", _TEXT, nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["version_id"],
@@ -80,15 +83,22 @@ def upgrade() -> None:
         ["version_id", sa.literal_column("md5(name)")],
         unique=True,
     )
+    op.create_index(
+        "ix_functions_unprepared",
+        "functions",
+        ["version_id"],
+        unique=False,
+        postgresql_where=sa.text("preparation_status = 'PENDING'"),
+    )
     op.create_table(
         "invocations",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("function_id", sa.Text(), nullable=False),
-        sa.Column("parent_id", sa.Text(), nullable=True),
-        sa.Column("input", sa.Text(), nullable=False),
-        sa.Column("provisioner", sa.Text(), nullable=False),
-        sa.Column("idempotency_key", sa.Text(), nullable=True),
-        sa.Column("request_digest", sa.Text(), nullable=True),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("function_id", _TEXT, nullable=False),
+        sa.Column("parent_id", _TEXT, nullable=True),
+        sa.Column("input", _TEXT, nullable=False),
+        sa.Column("provisioner", _TEXT, nullable=False),
+        sa.Column("idempotency_key", _TEXT, nullable=True),
+        sa.Column("request_digest", _TEXT, nullable=True),
         sa.Column(
             "status",
             sa.String(32),
@@ -128,8 +138,9 @@ def upgrade() -> None:
             server_default="new",
             nullable=True,
         ),
-        sa.Column("called_by", sa.Text(), nullable=True),
-        sa.Column("phase_detail", sa.Text(), nullable=True),
+        sa.Column("called_by", _TEXT, nullable=True),
+        sa.Column("called_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("phase_detail", _TEXT, nullable=True),
         sa.Column("cancellation_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -149,21 +160,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_invocations")),
     )
     op.create_index(
-        op.f("ix_invocations_function_id_id"), "invocations", ["function_id", "id"], unique=False
+        op.f("ix_invocations_function_id_status_id"),
+        "invocations",
+        ["function_id", "status", "id"],
+        unique=False,
     )
     op.create_index(
-        op.f("ix_invocations_parent_id_id"),
+        op.f("ix_invocations_parent_id_function_id_status_id"),
         "invocations",
-        ["parent_id", "id"],
+        ["parent_id", "function_id", "status", "id"],
         unique=False,
         postgresql_where=sa.text("parent_id IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_invocations_running",
-        "invocations",
-        ["function_id", "id"],
-        unique=False,
-        postgresql_where=sa.text("status = 'RUNNING'"),
     )
     op.create_index(
         "ix_invocations_running_by_id",
@@ -188,9 +195,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "executions",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("invocation_id", sa.Text(), nullable=False),
-        sa.Column("function_id", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("invocation_id", _TEXT, nullable=False),
+        sa.Column("function_id", _TEXT, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column(
             "worker_status",
@@ -206,7 +213,7 @@ def upgrade() -> None:
             server_default="PENDING",
             nullable=False,
         ),
-        sa.Column("provisioner", sa.Text(), nullable=False),
+        sa.Column("provisioner", _TEXT, nullable=False),
         sa.Column("worker", postgresql.JSONB(), nullable=True),
         sa.Column(
             "worker_details",
@@ -223,8 +230,8 @@ def upgrade() -> None:
             sa.String(32),
             nullable=True,
         ),
-        sa.Column("output", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
+        sa.Column("output", _TEXT, nullable=True),
+        sa.Column("error_message", _TEXT, nullable=True),
         sa.Column(
             "cause",
             sa.Enum(
@@ -261,12 +268,6 @@ def upgrade() -> None:
             name=op.f("ck_executions_outcome_only_after_start"),
         ),
         sa.ForeignKeyConstraint(
-            ["function_id"],
-            ["functions.id"],
-            name=op.f("fk_executions_function_id"),
-            ondelete="CASCADE",
-        ),
-        sa.ForeignKeyConstraint(
             ["invocation_id"],
             ["invocations.id"],
             name=op.f("fk_executions_invocation_id"),
@@ -293,11 +294,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "log_chunks",
-        sa.Column("execution_id", sa.Text(), nullable=False),
+        sa.Column("execution_id", _TEXT, nullable=False),
         sa.Column("first_line", sa.Integer(), nullable=False),
         sa.Column("next_line", sa.Integer(), nullable=False),
         sa.Column("lines", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column("next_offset", sa.Text(), nullable=False),
+        sa.Column("next_offset", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["execution_id"],
             ["executions.id"],
