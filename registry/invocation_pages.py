@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, select, union_all
+from sqlalchemy import ColumnElement, bindparam, literal, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, defer
+from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
@@ -129,14 +129,21 @@ def _select_page(status: InvocationStatus | None, *, of_parent: bool) -> AnySele
 
 
 def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
+    """Select the ids of one status, newest first.
+
+    The whole key of the index is compared and sorted by, also where it is the same for all entries:
+    only that index can give this order. Sorted by the id alone, Postgres may as well go through
+    the primary key until it has met enough of the function's invocations.
+    """
     listed = aliased(Invocation)
-    ids = select(listed.id).where(
-        listed.function_id == bindparam("function_id"),
-        listed.status == status,
-        listed.id < bindparam("before"),
-    )
+    columns: list[InstrumentedAttribute[Any]] = [listed.function_id, listed.status]
+    values: list[ColumnElement[Any]] = [
+        bindparam("function_id", type_=listed.function_id.type),
+        literal(status, type_=listed.status.type),
+    ]
+    ids = select(listed.id)
     if of_parent:
-        # A scalar, so that it is known before the index is read; none if the names do not match.
+        # Null if the names do not match; then nothing does.
         parent = (
             select(_OF_PARENT.id)
             .join(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
@@ -145,8 +152,18 @@ def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
                 _FUNCTION_OF_PARENT.name == bindparam("parent_function_name"),
             )
         )
-        ids = ids.where(listed.parent_id == parent.scalar_subquery())
-    return ids.order_by(listed.id.desc()).limit(bindparam("one_more"))
+        columns.insert(0, listed.parent_id)
+        values.insert(0, parent.scalar_subquery())
+        ids = ids.where(listed.parent_id.is_not(None))
+    before = bindparam("before", type_=listed.id.type)
+    return (
+        ids.where(
+            tuple_(*columns) >= tuple_(*values),
+            tuple_(*columns, listed.id) < tuple_(*values, before),
+        )
+        .order_by(*(column.desc() for column in (*columns, listed.id)))
+        .limit(bindparam("one_more"))
+    )
 
 
 def _first_id_behind(offset: InvocationOffset) -> str:

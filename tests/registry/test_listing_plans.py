@@ -1,0 +1,183 @@
+"""Pages cost what their size costs, not what the table's does: seen in the plans that Postgres ran.
+
+Times would depend on the machine; rows that are read and thrown away do not.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from bench.rows import ASIDE, ENDED, EXCEPTIONS, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
+from core.contract.invocations import ParentInvocationDefinition
+from core.contract.paging import InvocationOffset
+from core.ids import InvocationId, creation_time_of
+from core.lifecycle import InvocationStatus
+from registry.engine import Registry
+from registry.invocation_pages import InvocationPage, list_invocations
+from registry.invocations import MAX_QUEUE_POSITION, get_invocation
+from tests.harness import Json
+
+ROWS = 10_000
+PAGE = 50
+Statement = tuple[str, Any]
+
+
+@pytest.fixture
+async def filled(registry: Registry) -> Filled:
+    return await fill(registry, rows=ROWS)
+
+
+@contextmanager
+def statements_of(registry: Registry) -> Iterator[list[Statement]]:
+    seen: list[Statement] = []
+
+    def note(*arguments: Any) -> None:
+        seen.append((arguments[2], arguments[3]))
+
+    engine = registry.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(engine, "before_cursor_execute", note)
+
+
+async def plans_of(registry: Registry, statements: list[Statement]) -> list[Json]:
+    """Run the statements again; returns all nodes of their plans."""
+    nodes: list[Json] = []
+    async with registry.engine.connect() as connection:
+        for statement, parameters in statements:
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+            answer = await connection.exec_driver_sql(explain, parameters)
+            nodes += flatten(answer.scalar_one()[0]["Plan"])
+    return nodes
+
+
+def flatten(plan: Json) -> Iterator[Json]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from flatten(child)
+
+
+def wasteful(nodes: list[Json], *, rows: int) -> list[Json]:
+    """The nodes that read the whole table, throw rows of it away, or give more than `rows`."""
+    return [
+        {key: value for key, value in node.items() if key != "Plans"}
+        for node in nodes
+        if node["Actual Rows"] * node["Actual Loops"] > rows
+        or (
+            # Of the other tables, some are so small here that a scan is the best plan.
+            node.get("Relation Name") == "invocations"
+            and (node["Node Type"] == "Seq Scan" or node.get("Rows Removed by Filter", 0) > 0)
+        )
+    ]
+
+
+def middle_of(filled: Filled) -> InvocationOffset:
+    """An offset that names no invocation, half way between the parent and the newest ones."""
+    oldest = int(creation_time_of(filled.parent_id).timestamp())
+    return InvocationOffset(oldest + ROWS // 2 // 50, "inv-g")
+
+
+async def page_of(
+    registry: Registry,
+    filled: Filled,
+    function: str,
+    *,
+    size: int = PAGE,
+    offset: InvocationOffset | None = None,
+    status: InvocationStatus | None = None,
+    of_parent: bool = False,
+) -> InvocationPage:
+    async with registry.autocommit() as session:
+        return await list_invocations(
+            session,
+            project_name=PROJECT,
+            version_id=filled.version_id,
+            function_name=function,
+            page_size=size,
+            offset=offset,
+            status=status,
+            parent=ParentInvocationDefinition(function_name=ENDED, invocation_id=filled.parent_id)
+            if of_parent
+            else None,
+        )
+
+
+async def test_each_page_of_each_filter_is_a_range_of_an_index(
+    registry: Registry, filled: Filled
+) -> None:
+    middle = middle_of(filled)
+    last = InvocationOffset(int(creation_time_of(filled.parent_id).timestamp()) + 1, "inv-0")
+    combinations = itertools.product(
+        (ENDED, QUEUED, ASIDE, ONE_OF_MANY),
+        (None, *InvocationStatus),
+        (False, True),
+        (None, middle, last),
+        (0, 1, PAGE),
+    )
+    for function, status, of_parent, offset, size in combinations:
+        with statements_of(registry) as seen:
+            await page_of(
+                registry,
+                filled,
+                function,
+                size=size,
+                offset=offset,
+                status=status,
+                of_parent=of_parent,
+            )
+        # Both statuses are read as far as a page, then merged.
+        waste = wasteful(await plans_of(registry, seen), rows=2 * (size + 1))
+        case = (function, status, of_parent, offset, size)
+        assert waste == [], f"{case}:\n{json.dumps(waste, indent=1, default=str)}"
+
+
+async def test_the_place_of_one_of_many_that_wait_is_counted_up_to_a_limit(
+    registry: Registry, filled: Filled
+) -> None:
+    newest = (await page_of(registry, filled, QUEUED, size=1)).entries[0].invocation
+    oldest = (
+        (
+            await page_of(
+                registry,
+                filled,
+                QUEUED,
+                status=InvocationStatus.RUNNING,
+                offset=InvocationOffset(
+                    int(creation_time_of(filled.parent_id).timestamp()) + EXCEPTIONS // 50 + 1,
+                    "inv-g",
+                ),
+            )
+        )
+        .entries[-1]
+        .invocation
+    )
+    positions = []
+    for invocation in (newest, oldest):
+        with statements_of(registry) as seen:
+            async with registry.autocommit() as session:
+                details = await get_invocation(
+                    session,
+                    project_name=PROJECT,
+                    version_id=filled.version_id,
+                    function_name=QUEUED,
+                    invocation_id=InvocationId(invocation.id),
+                )
+        positions.append(details.queue_position)
+        assert wasteful(await plans_of(registry, seen), rows=MAX_QUEUE_POSITION) == []
+    assert positions == [MAX_QUEUE_POSITION, 1]
+
+
+async def test_a_page_that_would_be_searched_for_is_found_wasteful(
+    registry: Registry, filled: Filled
+) -> None:
+    """The check itself: without its index, the same list does read and throw away."""
+    async with registry.engine.begin() as connection:
+        await connection.execute(text("DROP INDEX ix_invocations_function_id_status_id"))
+    with statements_of(registry) as seen:
+        await page_of(registry, filled, ENDED, status=InvocationStatus.RUNNING)
+    assert wasteful(await plans_of(registry, seen), rows=2 * (PAGE + 1))
