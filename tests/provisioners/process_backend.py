@@ -33,7 +33,7 @@ def wait_for_release():
         time.sleep(0.01)
 """
 
-_BEHAVIOURS = {
+BEHAVIOURS = {
     Behaviour.EXITS_WITH_3: "print('one'); print('two'); sys.exit(3)",
     Behaviour.RUNS: """
 asked = []
@@ -118,13 +118,13 @@ class ProcessBackend(Backend):
         )
 
     def function(self, behaviour: Behaviour) -> FunctionToPrepare:
-        return self.function_for(self.project(_BEHAVIOURS[behaviour]))
+        return self.function_for(self.project(BEHAVIOURS[behaviour]))
 
     def missing_function(self) -> FunctionToPrepare:
         return self.function_for((self.folder / "nowhere").as_uri())
 
     def request(self, behaviour: Behaviour) -> WorkerRequest:
-        return self.request_for(self.project(_BEHAVIOURS[behaviour]))
+        return self.request_for(self.project(BEHAVIOURS[behaviour]))
 
     def worker_folder(self, execution_id: ExecutionId) -> Path:
         return self.workers / execution_id
