@@ -1,10 +1,11 @@
-"""Heartbeats: how Temporal learns within seconds that a Temporal worker has died."""
+"""How an activity goes on elsewhere when its Temporal worker dies or stops."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 
 @asynccontextmanager
@@ -12,17 +13,24 @@ async def heartbeating() -> AsyncIterator[None]:
     """Send heartbeats during the block, three in each heartbeat timeout.
 
     They are sent by a task of their own, so that a step that takes long (a slow provisioner, a
-    registry that is away) is not mistaken for a dead process.
+    registry that is away) is not mistaken for a dead process. If the Temporal worker stops in the
+    meantime, the activity fails, and the next Temporal worker runs it again.
     """
     timeout = activity.info().heartbeat_timeout
-    if timeout is None:
-        yield
-        return
-    task = asyncio.create_task(_beat(timeout.total_seconds() / 3))
+    task = None if timeout is None else asyncio.create_task(_beat(timeout.total_seconds() / 3))
     try:
         yield
+    except asyncio.CancelledError:
+        if not activity.is_worker_shutdown():
+            raise
+        # The SDK would report a cancellation. Temporal, which has not asked for any, would not take
+        # it, and run the activity again only after its heartbeat timeout.
+        raise ApplicationError(
+            "this Temporal worker stops", category=ApplicationErrorCategory.BENIGN
+        ) from None
     finally:
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
 
 async def _beat(interval: float) -> None:

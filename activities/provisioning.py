@@ -16,6 +16,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeating
+from activities.outcomes import OutcomeFollower
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.ids import ExecutionId, InvocationId, VersionId
 from core.lifecycle import WorkerStatus
@@ -33,6 +34,7 @@ from provisioners.base import (
     WorkerRequest,
 )
 from registry import preparation, workers
+from registry.changes import Changes
 from registry.engine import Registry
 from registry.log_writer import LogTail, append_lines, read_tail
 from registry.tables import Function
@@ -57,7 +59,15 @@ class WorkerAccess:
 
 
 class ProvisioningActivities:
-    """The provisioner, as workflows call it."""
+    """The provisioner, as workflows call it.
+
+    Args:
+        provisioner: makes the workers.
+        registry: Postgres.
+        access: what workers are told about the API.
+        grace_seconds: time between the polite and the hard end of a worker.
+        changes: needed for a provisioner that follows outcomes.
+    """
 
     def __init__(
         self,
@@ -66,41 +76,43 @@ class ProvisioningActivities:
         access: WorkerAccess,
         *,
         grace_seconds: float,
+        changes: Changes | None = None,
     ) -> None:
         self._provisioner = provisioner
         self._registry = registry
         self._access = access
         self._grace_seconds = grace_seconds
+        self._outcomes = OutcomeFollower(provisioner, registry, changes)
 
     @activity.defn
     async def prepare_function(self, ref: FunctionRef) -> Woken:
         """Prepare a function and mark it READY; returns the waiting invocations to wake."""
-        async with self._registry.autocommit() as session:
-            context = await preparation.get_function_context(session, ref.function_id)
-        if context is None:
-            return Woken()
-        request = FunctionToPrepare(
-            project_name=context.project.name,
-            version_id=VersionId(context.version.id),
-            function_name=context.function.name,
-            docker_image=context.function.docker_image,
-            resource_spec=_resources_of(context.function),
-        )
         async with heartbeating():
+            async with self._registry.autocommit() as session:
+                context = await preparation.get_function_context(session, ref.function_id)
+            if context is None:
+                return Woken()
+            request = FunctionToPrepare(
+                project_name=context.project.name,
+                version_id=VersionId(context.version.id),
+                function_name=context.function.name,
+                docker_image=context.function.docker_image,
+                resource_spec=_resources_of(context.function),
+            )
             with _failures_for_temporal(final=True):
                 prepared = await self._provisioner.prepare(request)
                 details = _checked(PreparedFunctionDetails, prepared.details)
-        async with self._registry.transaction() as session:
-            wake = await preparation.record_prepared(session, ref.function_id, details=details)
-        return Woken(wake=wake)
+            async with self._registry.transaction() as session:
+                wake = await preparation.record_prepared(session, ref.function_id, details=details)
+            return Woken(wake=wake)
 
     @activity.defn
     async def provision_worker(self, ref: WorkerRef) -> None:
         """Create or adopt the worker of an execution, and note it in the registry."""
-        context = await self._load(ref.execution_id)
-        if context.execution.worker_status is not WorkerStatus.PROVISIONING:
-            return
         async with heartbeating():
+            context = await self._load(ref.execution_id)
+            if context.execution.worker_status is not WorkerStatus.PROVISIONING:
+                return
             call = asyncio.create_task(self._provision(context))
             try:
                 await asyncio.shield(call)
@@ -145,16 +157,9 @@ class ProvisioningActivities:
                 return recorded or WorkerExit(detail="no worker was recorded")
             async with self._registry.autocommit() as session:
                 tail = await read_tail(session, ref.execution_id)
-            try:
+            async with self._outcomes.following(ref.execution_id):
                 with _failures_for_temporal():
                     return await self._watch(worker, tail)
-            except asyncio.CancelledError:
-                if not activity.is_worker_shutdown():
-                    raise
-                # The worker runs on; the next Temporal worker watches it.
-                raise ApplicationError(
-                    "this Temporal worker stops", category=ApplicationErrorCategory.BENIGN
-                ) from None
 
     async def _watch(self, worker: WorkerRecord, tail: LogTail) -> WorkerExit:
         interval = (activity.info().heartbeat_timeout or _DEFAULT_WATCH_INTERVAL).total_seconds()
@@ -179,9 +184,9 @@ class ProvisioningActivities:
                 return worker_exit
 
     async def _copy_logs(self, worker: WorkerRecord, tail: LogTail, *, ended: bool) -> LogTail:
-        while True:
+        while not tail.complete:
             page = await self._provisioner.read_logs(worker, offset=tail.next_offset, ended=ended)
-            if not page.lines and page.next_offset == tail.next_offset:
+            if not page.lines and page.next_offset == tail.next_offset and not page.complete:
                 return tail
             async with self._registry.transaction() as session:
                 tail = await append_lines(
@@ -190,7 +195,9 @@ class ProvisioningActivities:
                     tail=tail,
                     lines=page.lines,
                     next_offset=page.next_offset,
+                    complete=page.complete,
                 )
+        return tail
 
     @activity.defn
     async def terminate_worker(self, ref: WorkerRef) -> WorkerExit:
@@ -200,15 +207,16 @@ class ProvisioningActivities:
             recorded = _recorded_exit(context)
             if recorded is not None:
                 return recorded
-            with _failures_for_temporal():
-                try:
-                    return await self._terminate(context)
-                except ProvisionerError as error:
-                    async with self._registry.autocommit() as session:
-                        await workers.record_termination_trouble(
-                            session, ref.execution_id, detail=str(error)[:_MAX_ERROR_LENGTH]
-                        )
-                    raise
+            async with self._outcomes.following(ref.execution_id):
+                with _failures_for_temporal():
+                    try:
+                        return await self._terminate(context)
+                    except ProvisionerError as error:
+                        async with self._registry.autocommit() as session:
+                            await workers.record_termination_trouble(
+                                session, ref.execution_id, detail=str(error)[:_MAX_ERROR_LENGTH]
+                            )
+                        raise
 
     async def _terminate(self, context: ExecutionContext) -> WorkerExit:
         execution_id = ExecutionId(context.execution.id)

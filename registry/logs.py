@@ -29,15 +29,15 @@ async def read_log(
     """Give lines of an execution's log, from the line with index `offset`.
 
     An execution without a worker has no log (yet): no lines and no offset. `execution` must have
-    been read before this call, so that a TERMINATED one's log is known to be complete.
+    been read before this call: if it was TERMINATED or its log complete then, this sees all lines.
     """
     offset = min(offset, _MAX_OFFSET)
     lines = await _read_lines(session, execution.id, offset=offset, max_lines=max_lines + 1)
     page = lines[:max_lines]
     has_more = len(lines) > max_lines
-    terminated = execution.worker_status == WorkerStatus.TERMINATED
+    complete = execution.log_complete or execution.worker_status == WorkerStatus.TERMINATED
     without_worker = execution.worker is None and execution.worker_details is None
-    if not has_more and (terminated or (without_worker and not page)):
+    if not has_more and (complete or (without_worker and not page)):
         return LogPage(lines=page, next_offset=None)
     return LogPage(lines=page, next_offset=offset + len(page))
 

@@ -14,6 +14,7 @@ from core.queues import control_queue, provisioner_queue, watch_queue
 from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
+from registry.changes import Changes
 from registry.deployment import get_deployment
 from registry.engine import Registry
 from workflows.invocation import InvocationWorkflow
@@ -65,11 +66,15 @@ async def temporal_worker(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, provisioner=provisioner.kind)
+        changes = None
+        if provisioner.follows_outcomes:
+            changes = await stack.enter_async_context(Changes(registry))
         provisioning = ProvisioningActivities(
             provisioner,
             registry,
             WorkerAccess(api_url=settings.control_plane_api_url, tokens=tokens),
             grace_seconds=settings.termination_grace_seconds,
+            changes=changes,
         )
         control = Worker(
             client,
