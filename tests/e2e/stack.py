@@ -32,6 +32,8 @@ def environment_for(settings: RegistrySettings, addresses: Addresses) -> dict[st
 class Stack:
     """Two processes that a test may kill and start again."""
 
+    provisioner = "process"
+
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.state_folder = folder / "state"
@@ -63,7 +65,7 @@ class Stack:
     def _start(self, command: str, *arguments: str) -> Program:
         program = Program(
             command,
-            "--provisioner=process",
+            f"--provisioner={self.provisioner}",
             *arguments,
             environment=self._environment,
             folder=self.folder / f"{command}-{len(self._programs)}",
