@@ -28,16 +28,26 @@ async def get_container_repository_credentials(
 ) -> ContainerRepositoryCredentials:
     """Say where to push the images of new versions."""
     settings = context.api_settings
-    if (
-        settings.container_repository_name is None
-        or settings.container_repository_user is None
-        or settings.container_repository_password is None
-        or settings.container_repository_endpoint is None
-    ):
-        raise ContainerRepositoryIsNotConfiguredError
+    name = settings.container_repository_name
+    user = settings.container_repository_user
+    password = settings.container_repository_password
+    endpoint = settings.container_repository_endpoint
+    if name is None or user is None or password is None or endpoint is None:
+        raise _not_configured(NAME=name, USER=user, PASSWORD=password, ENDPOINT=endpoint)
     return ContainerRepositoryCredentials(
-        repository_name=settings.container_repository_name,
-        username=settings.container_repository_user,
-        password=settings.container_repository_password.get_secret_value(),
-        endpoint_url=settings.container_repository_endpoint,
+        repository_name=name,
+        username=user,
+        password=password.get_secret_value(),
+        endpoint_url=endpoint,
+    )
+
+
+def _not_configured(**settings: object) -> ContainerRepositoryIsNotConfiguredError:
+    """Name what is missing, if it is not all: only the operator can mend that."""
+    missing = [name for name, value in settings.items() if value is None]
+    if len(missing) == len(settings):
+        return ContainerRepositoryIsNotConfiguredError()
+    names = ", ".join(f"CONTAINER_REPOSITORY_{name}" for name in missing)
+    return ContainerRepositoryIsNotConfiguredError(
+        f"The container repository is only partly configured on this server: {names} not set"
     )

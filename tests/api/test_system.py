@@ -35,7 +35,14 @@ class TestWithSettings:
 class TestWithSomeSettings:
     @pytest.fixture
     def api_settings(self) -> ApiSettings:
-        return ApiSettings(container_repository_name="repo")
+        return ApiSettings(
+            container_repository_name="repo", container_repository_password=SecretStr("secret")
+        )
 
-    async def test_half_a_configuration_is_none(self, api: Api) -> None:
-        assert_error(await api.get("/container_repository_credentials"), *NOT_CONFIGURED)
+    async def test_what_is_missing_is_named(self, api: Api) -> None:
+        assert_error(
+            await api.get("/container_repository_credentials"),
+            404,
+            "The container repository is only partly configured on this server: "
+            "CONTAINER_REPOSITORY_USER, CONTAINER_REPOSITORY_ENDPOINT not set",
+        )
