@@ -15,7 +15,7 @@ from core.errors import (
 )
 from core.ids import ProjectId
 from registry import projects
-from registry.cancellation import request_project_deletion
+from registry.deletion import request_project_deletion
 
 router = APIRouter(prefix="/projects", tags=["projects"], route_class=AuthenticatedRoute)
 
@@ -39,15 +39,13 @@ async def create_project(project_name: ProjectName, context: ContextDep) -> Proj
 async def delete_project(project_name: ProjectName, context: ContextDep) -> ProjectInfo:
     """Ask for a project to be deleted with everything in it.
 
-    Whatever runs in it is cancelled; the project goes once nothing runs any more. Asking again is
-    harmless and keeps the first time.
+    Returns at once. From then on whatever runs in it is cancelled; the project goes once nothing
+    runs any more, and then its name is free. Asking again is harmless and keeps the first time.
     """
-    async with context.registry.transaction() as session:
-        found = await projects.get_project(session, name=project_name)
-        to_cancel = await request_project_deletion(session, ProjectId(found.id))
-        answer = project_info(await projects.get_project(session, name=project_name))
-    await context.dispatcher.cancel_invocations(to_cancel)
-    return answer
+    async with context.registry.autocommit() as session:
+        project = await request_project_deletion(session, name=project_name)
+    await context.dispatcher.start_deletion(ProjectId(project.id), project_name=project.name)
+    return project_info(project)
 
 
 @router.get("/{project_name}", responses=responses(ProjectDoesNotExistError))

@@ -16,21 +16,24 @@ from temporalio.common import (
     RetryPolicy,
     SearchAttributePair,
     TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from core.deadline import deadline_of
-from core.ids import InvocationId, VersionId
+from core.ids import InvocationId, ProjectId, VersionId
 from core.queues import control_queue, provisioner_queue
 from core.retries import RetryPauses
-from core.steps import InvocationCall, Preparation
+from core.steps import InvocationCall, Preparation, ProjectDeletion
 from core.temporal import FUNCTION, PROJECT, VERSION
 from core.workflow_names import (
     INVOCATION,
+    PROJECT_DELETION,
     VERSION_PREPARATION,
     WAKE_SIGNAL,
+    deletion_workflow_id,
     preparation_workflow_id,
 )
 
@@ -136,6 +139,30 @@ class Dispatcher:
                     ]
                 ),
                 request_eager_start=True,
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+
+    async def start_deletion(self, project_id: ProjectId, *, project_name: str) -> None:
+        """Start the deletion of a project whose request is committed.
+
+        One that is under way is left alone; one that was ended by hand is started again.
+        """
+        async with self._tolerant("start_deletion", project_id):
+            await self._client.start_workflow(
+                PROJECT_DELETION,
+                ProjectDeletion(
+                    project_id=project_id,
+                    project_name=project_name,
+                    heartbeat_seconds=self._heartbeat_seconds,
+                ),
+                id=deletion_workflow_id(project_id),
+                task_queue=self._queue,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary=f"delete {project_name}",
+                search_attributes=TypedSearchAttributes(
+                    [SearchAttributePair(PROJECT, project_name)]
+                ),
                 rpc_timeout=_RPC_TIMEOUT,
             )
 

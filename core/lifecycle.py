@@ -73,6 +73,8 @@ class QueueReason(StrEnum):
     """It was called, but its workflow is gone: others pass it until it is started again."""
     FUNCTION_NOT_READY = "function_not_ready"
     BACKOFF = "backoff"
+    WORKFLOW_LEFT = "workflow_left"
+    """It waits no more: it has ended with its project, and its workflow is still to be told."""
 
 
 class Cause(StrEnum):

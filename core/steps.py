@@ -4,12 +4,13 @@ These models are recorded in Temporal's history, so fields are only ever added, 
 No user data (input, output, error text beyond one line) goes in here.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
+from core.ids import ExecutionId, FunctionId, InvocationId, ProjectId, VersionId
 from core.lifecycle import Cause, InterruptReason, Phase
 
 
@@ -65,8 +66,8 @@ class Opened(_Model):
     """Why it waits or ended, one line for a person."""
     ask_again_seconds: float | None = None
     stale_execution_id: ExecutionId | None = None
-    wake: list[InvocationId] = []
-    """Queued invocations that a slot is free for now."""
+    wake: Sequence[str] = []
+    """Workflow ids: queued invocations that a slot is free for now, the project's deletion."""
 
 
 class InterruptRequest(_Model):
@@ -113,7 +114,8 @@ class Closed(_Model):
     """The final phase of the invocation; None if there is a retry, or the row is gone."""
     cause: Cause | None = None
     detail: str | None = None
-    wake: list[InvocationId] = []
+    wake: Sequence[str] = []
+    """As in `Opened`."""
     pause_seconds: int | None = None
     """With a retry: the pause that Temporal makes before it."""
 
@@ -153,12 +155,60 @@ class PreparationFailure(_Model):
 
 
 class LostWaiters(_Model):
-    """Input of `set_aside_waiters`: called invocations whose workflows are gone."""
+    """Input of `set_aside_waiters`: called invocations whose workflows are gone.
 
-    invocation_ids: list[InvocationId]
+    Ids of other workflows are ignored.
+    """
+
+    invocation_ids: Sequence[str]
 
 
 class Woken(_Model):
     """Answer of an activity after which queued invocations are to ask again."""
 
-    wake: list[InvocationId] = []
+    wake: Sequence[str] = []
+
+
+class ProjectDeletion(_Model):
+    """Input of `ProjectDeletionWorkflow`."""
+
+    project_id: ProjectId
+    project_name: str
+    heartbeat_seconds: float = 10.0
+    """Seconds without a heartbeat after which an activity is run again elsewhere."""
+    deleted: int = 0
+    """Invocations that earlier runs of the workflow have deleted."""
+
+
+class ProjectCancelRequest(_Model):
+    """Input of `cancel_project`."""
+
+    project_id: ProjectId
+    from_function: FunctionId | None = None
+    """Where an earlier call has stopped; None to begin."""
+
+
+class ProjectCancelled(_Model):
+    """Answer of `cancel_project`."""
+
+    ended: int = 0
+    """Invocations without an open execution that were ended in this call."""
+    running: int = 0
+    """Invocations with an open execution: their workers are still to end."""
+    next_function: FunctionId | None = None
+    """Where to go on, if the call has used up its time; None if that was all."""
+
+
+class ProjectRowsRequest(_Model):
+    """Input of `delete_project_rows`."""
+
+    project_id: ProjectId
+
+
+class ProjectRowsDeleted(_Model):
+    """Answer of `delete_project_rows`."""
+
+    invocations: int = 0
+    """How many were deleted in this call."""
+    complete: bool = True
+    """Whether the project is gone. Otherwise: look again, as invocations may have arrived."""

@@ -1,16 +1,18 @@
-"""Cancelling: an invocation with everything below it, or all of a project."""
+"""Cancelling an invocation with everything below it."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import any_, exists, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import Text
 
 from core.clock import utc_now
-from core.errors import InvocationIsAlreadyTerminatedError
-from core.ids import InvocationId, ProjectId
+from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
+from core.ids import InvocationId
 from core.lifecycle import InvocationStatus, Phase, QueueReason, WorkerStatus
 from registry.changes import announcement
-from registry.tables import Execution, Function, Invocation, Project, Version
+from registry.tables import Execution, Invocation
 
 
 async def request_cancellation(
@@ -27,13 +29,27 @@ async def request_cancellation(
 
     Raises:
         InvocationIsAlreadyTerminatedError: nothing is left to cancel; nothing was changed.
+        InvocationDoesNotExistError: it was deleted at this moment.
     """
-    status = await session.scalar(
-        select(Invocation.status).where(Invocation.id == invocation_id).with_for_update()
-    )
-    if status == InvocationStatus.TERMINATED:
+    locked = await _lock_running(session, invocation_id)
+    if invocation_id not in locked:
+        status = await session.scalar(
+            select(Invocation.status).where(Invocation.id == invocation_id)
+        )
+        if status is None:
+            raise InvocationDoesNotExistError
         raise InvocationIsAlreadyTerminatedError
-    tree = select(Invocation.id).where(Invocation.id == invocation_id).cte(recursive=True)
+    # A child that was committed after the first look, and before the lock on its parent, is seen
+    # at the next one. Below what is locked no child can be created.
+    while len(again := await _lock_running(session, invocation_id)) > len(locked):
+        locked = again
+    await _cancel(session, locked)
+    return [invocation_id, *(found for found in locked if found != invocation_id)]
+
+
+async def _lock_running(session: AsyncSession, root: InvocationId) -> list[InvocationId]:
+    """Lock what runs of an invocation and its descendants, and name it, oldest first."""
+    tree = select(Invocation.id).where(Invocation.id == root).cte(recursive=True)
     tree = tree.union(select(Invocation.id).join(tree, Invocation.parent_id == tree.c.id))
     running = await session.scalars(
         select(Invocation.id)
@@ -41,44 +57,18 @@ async def request_cancellation(
         .order_by(Invocation.id)
         .with_for_update()
     )
-    return await _cancel(session, running.all())
+    return [InvocationId(found) for found in running]
 
 
-async def request_project_deletion(
-    session: AsyncSession, project_id: ProjectId
-) -> list[InvocationId]:
-    """Record the wish to delete a project, and to cancel all that runs in it.
-
-    Repeating it keeps the first time.
-
-    Returns:
-        The invocations whose workflows are to be cancelled.
-    """
-    now = utc_now()
-    await session.execute(
-        update(Project)
-        .where(Project.id == project_id, Project.deletion_requested_at.is_(None))
-        .values(deletion_requested_at=now)
-    )
-    running = await session.scalars(
-        select(Invocation.id)
-        .join(Function, Function.id == Invocation.function_id)
-        .join(Version, Version.id == Function.version_id)
-        .where(Version.project_id == project_id, Invocation.status == InvocationStatus.RUNNING)
-        .order_by(Invocation.id)
-        .with_for_update(of=Invocation)
-    )
-    return await _cancel(session, running.all())
-
-
-async def _cancel(session: AsyncSession, invocation_ids: Sequence[str]) -> list[InvocationId]:
+async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId]) -> None:
     now = utc_now()
     has_open_execution = exists().where(
         Execution.invocation_id == Invocation.id,
         Execution.worker_status != WorkerStatus.TERMINATED,
     )
     new_request = (
-        Invocation.id.in_(invocation_ids),
+        # One parameter, however many ids there are: a statement may have 65,535.
+        Invocation.id == any_(literal(list(invocation_ids), ARRAY(Text))),
         Invocation.cancellation_requested_at.is_(None),
     )
     await session.execute(
@@ -103,4 +93,3 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[str]) -> list[
     await session.execute(
         update(Invocation).where(*new_request).values(cancellation_requested_at=now, updated_at=now)
     )
-    return [InvocationId(invocation_id) for invocation_id in invocation_ids]

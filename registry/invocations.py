@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, defer
 
 from core.contract.invocations import ParentInvocationDefinition
-from core.errors import InvocationDoesNotExistError, ParentInvocationDoesNotExistError
+from core.errors import (
+    FunctionDoesNotExistError,
+    InvocationDoesNotExistError,
+    ParentInvocationDoesNotExistError,
+)
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
 from core.lifecycle import InvocationStatus, Phase, QueueReason
 from registry.functions import (
@@ -110,7 +116,13 @@ async def create_invocation(
         terminated_at=None,
     )
     session.add(invocation)
-    await session.flush()
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        if isinstance(error.orig, ForeignKeyViolation):
+            # The project's deletion has just come to this function.
+            raise FunctionDoesNotExistError from error
+        raise
     return InvocationDetails(
         context=context,
         invocation=invocation,

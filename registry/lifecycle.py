@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import utc_now
 from core.deadline import deadline_of
-from core.ids import ExecutionId, InvocationId
+from core.ids import ExecutionId, InvocationId, ProjectId
 from core.lifecycle import (
     Cause,
     InterruptReason,
@@ -34,6 +34,7 @@ from core.steps import (
     Verdict,
     WaitingEnd,
 )
+from core.workflow_names import deletion_workflow_id
 from registry.changes import announce
 from registry.slots import (
     FunctionContext,
@@ -102,7 +103,10 @@ async def open_execution(
             verdict=Verdict.OVER,
             phase=invocation.phase,
             detail=invocation.phase_detail,
-            wake=await call_next(session, context.function, caller=request.execution_id),
+            wake=[
+                *await call_next(session, context.function, caller=request.execution_id),
+                *_deletion_of(context),
+            ],
         )
     return await _admit_or_queue(session, context, invocation, execution)
 
@@ -221,7 +225,10 @@ async def close_execution(session: AsyncSession, request: CloseRequest) -> Close
         phase=invocation.phase if final else None,
         cause=execution.cause,
         detail=invocation.phase_detail,
-        wake=await call_next(session, context.function, caller=request.execution_id),
+        wake=[
+            *await call_next(session, context.function, caller=request.execution_id),
+            *(_deletion_of(context) if final else ()),
+        ],
         pause_seconds=None if final else pauses_of(context.function).after(execution.attempt),
     )
 
@@ -249,8 +256,18 @@ async def end_waiting(session: AsyncSession, request: WaitingEnd) -> Closed:
         phase=invocation.phase,
         cause=_CAUSE_OF_INTERRUPT[request.reason],
         detail=invocation.phase_detail,
-        wake=await call_next(session, context.function, caller=request.invocation_id),
+        wake=[
+            *await call_next(session, context.function, caller=request.invocation_id),
+            *_deletion_of(context),
+        ],
     )
+
+
+def _deletion_of(context: FunctionContext) -> list[str]:
+    """Name the workflow that waits for the invocations of a project, if it is being deleted."""
+    if context.project.deletion_requested_at is None:
+        return []
+    return [deletion_workflow_id(ProjectId(context.project.id))]
 
 
 _DETAIL_OF_INTERRUPT = {

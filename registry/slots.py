@@ -174,13 +174,14 @@ async def call_next(
     return again + [InvocationId(invocation_id) for invocation_id in sorted(woken)]
 
 
-async def set_aside(
-    session: AsyncSession, invocation_ids: Sequence[InvocationId]
-) -> list[InvocationId]:
-    """Let others pass called invocations whose workflows are gone; returns whom to wake instead."""
+async def set_aside(session: AsyncSession, invocation_ids: Sequence[str]) -> list[InvocationId]:
+    """Let others pass called invocations whose workflows are gone; returns whom to wake instead.
+
+    Ids of anything else are passed over.
+    """
     wake: list[InvocationId] = []
     for invocation_id in invocation_ids:
-        context = await lock_function_of(session, invocation_id)
+        context = await lock_function_of(session, InvocationId(invocation_id))
         if context is None:
             continue
         await session.execute(

@@ -8,6 +8,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from core.queues import control_queue, provisioner_queue, watch_queue
@@ -18,9 +19,10 @@ from registry.changes import Changes
 from registry.deployment import get_deployment
 from registry.engine import Registry
 from workflows.invocation import InvocationWorkflow
+from workflows.project_deletion import ProjectDeletionWorkflow
 from workflows.version_preparation import VersionPreparationWorkflow
 
-WORKFLOWS = [InvocationWorkflow, VersionPreparationWorkflow]
+WORKFLOWS = [InvocationWorkflow, VersionPreparationWorkflow, ProjectDeletionWorkflow]
 
 _GRACEFUL_SHUTDOWN = timedelta(seconds=1)
 """Time for short activities to end; watching goes on in the next Temporal worker."""
@@ -66,6 +68,7 @@ async def temporal_worker(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, provisioner=provisioner.kind)
+        deletion = DeletionActivities(registry, client)
         changes = None
         if provisioner.follows_outcomes:
             changes = await stack.enter_async_context(Changes(registry))
@@ -88,6 +91,8 @@ async def temporal_worker(
                 registry_activities.set_aside_waiters,
                 registry_activities.list_unprepared_functions,
                 registry_activities.record_preparation_failure,
+                deletion.cancel_project,
+                deletion.delete_project_rows,
             ],
             workflow_runner=SandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,

@@ -23,6 +23,11 @@ REGISTRY_CALL: Final[_LocalCall] = {
     "local_retry_threshold": timedelta(seconds=1),
 }
 
+REGISTRY_RETRIES: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
+)
+"""For ordinary activities that speak to Postgres for longer. No limit, for the same reason."""
+
 PROVISIONER_RETRIES: Final = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=15)
 )

@@ -8,7 +8,6 @@ from core.errors import (
 from registry.projects import get_project
 from registry.tables import Project
 from tests.api.helpers import Api, assert_error
-from tests.harness import STANDARD
 
 
 async def test_prj_1_projects_are_created_shown_and_listed_newest_first(api: Api) -> None:
@@ -62,16 +61,6 @@ async def test_a_project_that_is_being_deleted_keeps_its_name_and_takes_no_versi
     assert_error(refused, 400, "The project is being deleted")
     # Validation comes before it.
     assert (await api.post("/projects/one/versions", json={})).status_code == 422
-
-
-async def test_deleting_a_project_cancels_what_runs_in_it(api: Api) -> None:
-    version = await api.deploy(STANDARD)
-    invocation = await api.invoke(f"{version}/functions/standard")
-    await api.ok("DELETE", "/projects/shop")
-    seen = await api.ok("GET", invocation)
-    assert seen["cancellation_requested"] is True
-    assert seen["cancellation_request_time"] is not None
-    assert seen["invocation_status"] == "RUNNING"
 
 
 async def test_names_of_64_characters_are_accepted_and_longer_ones_refused(api: Api) -> None:
