@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Call:
     body: Json
     raw: bytes
     headers: dict[str, str]
+    time: float = field(default_factory=time.monotonic)
+    """When it came, on the monotonic clock."""
 
     @property
     def verb(self) -> str:
