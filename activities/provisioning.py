@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeating
 from activities.outcomes import OutcomeFollower
+from activities.records import record_of
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.ids import ExecutionId, InvocationId, VersionId
 from core.lifecycle import WorkerStatus
@@ -152,7 +153,7 @@ class ProvisioningActivities:
         async with heartbeating():
             context = await self._load(ref.execution_id)
             recorded = _recorded_exit(context)
-            worker = _record_of(context)
+            worker = record_of(context.execution)
             if recorded is not None or worker is None:
                 return recorded or WorkerExit(detail="no worker was recorded")
             async with self._registry.autocommit() as session:
@@ -220,7 +221,7 @@ class ProvisioningActivities:
 
     async def _terminate(self, context: ExecutionContext) -> WorkerExit:
         execution_id = ExecutionId(context.execution.id)
-        worker = _record_of(context)
+        worker = record_of(context.execution)
         if worker is None and not self._provisioner.terminates_by_id:
             never = WorkerExit(detail="no worker was made")
             async with self._registry.autocommit() as session:
@@ -310,17 +311,6 @@ def _resources_of(function: Function) -> ResourceSpec:
         virtual_cpus=function.virtual_cpus,
         memory_gbs=function.memory_gbs,
         max_concurrency=function.max_concurrency,
-    )
-
-
-def _record_of(context: ExecutionContext) -> WorkerRecord | None:
-    execution = context.execution
-    if execution.worker is None:
-        return None
-    return WorkerRecord(
-        execution_id=ExecutionId(execution.id),
-        state=execution.worker,
-        details=execution.worker_details,
     )
 
 

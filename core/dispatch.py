@@ -26,7 +26,7 @@ from core.deadline import deadline_of
 from core.ids import InvocationId, ProjectId, VersionId
 from core.queues import control_queue, provisioner_queue
 from core.retries import RetryPauses
-from core.steps import InvocationCall, Preparation, ProjectDeletion
+from core.steps import InvocationCall, Preparation, ProjectDeletion, SweepRequest
 from core.temporal import FUNCTION, PROJECT, VERSION
 from core.workflow_names import (
     INVOCATION,
@@ -77,8 +77,21 @@ class Dispatcher:
         self._provisioner_queue = provisioner_queue(task_queue, provisioner)
         self._heartbeat_seconds = heartbeat_seconds
 
-    async def start_invocation(self, start: InvocationStart) -> None:
-        """Start the workflow of an invocation whose row is committed."""
+    def sweep_request(self) -> SweepRequest:
+        """Give what the sweep of this kind is started with."""
+        return SweepRequest(
+            provisioner=self.provisioner,
+            provisioner_queue=self._provisioner_queue,
+            heartbeat_seconds=self._heartbeat_seconds,
+        )
+
+    async def start_invocation(self, start: InvocationStart, *, again: bool = False) -> None:
+        """Start the workflow of an invocation whose row is committed.
+
+        Args:
+            start: the facts.
+            again: start it also if there was one that has ended: the sweep found it lost.
+        """
         attempts = start.max_retries + 1
         title = f"{start.function_name} @ {start.project_name}"
         call = InvocationCall(
@@ -101,7 +114,11 @@ class Dispatcher:
                     backoff_coefficient=start.pauses.backoff_coefficient,
                     maximum_interval=timedelta(seconds=start.pauses.limit_seconds),
                 ),
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=(
+                    WorkflowIDReusePolicy.ALLOW_DUPLICATE
+                    if again
+                    else WorkflowIDReusePolicy.REJECT_DUPLICATE
+                ),
                 static_summary=title,
                 static_details=(
                     f"Invocation `{start.invocation_id}` of function `{start.function_name}`, "

@@ -85,6 +85,8 @@ class WorkerSettings(_Settings):
     """Seconds between the polite and the hard end of a worker."""
     max_workers: int = Field(default=1000, ge=1, le=100_000)
     """Workers that one Temporal worker watches at the same time."""
+    sweep_interval_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """Seconds from one sweep to the next; with 0 this Temporal worker does not ask for sweeps."""
 
 
 class ProcessProvisionerSettings(_Settings):

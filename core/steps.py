@@ -66,6 +66,8 @@ class Opened(_Model):
     """Why it waits or ended, one line for a person."""
     ask_again_seconds: float | None = None
     stale_execution_id: ExecutionId | None = None
+    interrupt: InterruptReason | None = None
+    """With STALE: why the invocation is to end; None if it goes on."""
     wake: Sequence[str] = []
     """Workflow ids: queued invocations that a slot is free for now, the project's deletion."""
 
@@ -212,3 +214,24 @@ class ProjectRowsDeleted(_Model):
     """How many were deleted in this call."""
     complete: bool = True
     """Whether the project is gone. Otherwise: look again, as invocations may have arrived."""
+
+
+class SweepRequest(_Model):
+    """Input of `SweepWorkflow` and of its activities."""
+
+    provisioner: str
+    """Only rows of this kind are looked at."""
+    provisioner_queue: str
+    """Task queue of this kind's Temporal workers."""
+    heartbeat_seconds: float = 10.0
+    grace_seconds: float = 10.0
+    """What has changed within so many seconds is left alone: it is being worked on."""
+    leftover_grace_seconds: float = 300.0
+    """Seconds after the end of an execution in which its worker is not taken for a leftover."""
+
+
+class Repaired(_Model):
+    """Answer of a sweep's activity."""
+
+    counts: dict[str, int] = {}
+    """What was repaired, in words for a person -> how often; nothing is not listed."""

@@ -24,3 +24,13 @@ def preparation_workflow_id(version_id: VersionId) -> str:
 def deletion_workflow_id(project_id: ProjectId) -> str:
     """Name the workflow that deletes a project."""
     return f"delete-{project_id}"
+
+
+def sweep_schedule_id(task_queue: str, provisioner: str) -> str:
+    """Name the schedule of the sweeps of one provisioner kind.
+
+    Args:
+        task_queue: prefix of the queues' names.
+        provisioner: the kind.
+    """
+    return f"{task_queue}-sweep-{provisioner}"

@@ -90,6 +90,7 @@ async def open_execution(
             verdict=Verdict.STALE,
             stale_execution_id=ExecutionId(still_open[0].id),
             detail="an execution of an earlier run is still open",
+            interrupt=_interrupt_due(context, invocation),
         )
     execution = _new_execution(request, context, executions, provisioner)
     if invocation.status == InvocationStatus.RUNNING:

@@ -168,7 +168,7 @@ async def call_next(
     woken = await session.scalars(
         update(Invocation)
         .where(Invocation.id.in_(first))
-        .values(queue_reason=QueueReason.CALLED, called_by=caller)
+        .values(queue_reason=QueueReason.CALLED, called_by=caller, called_at=utc_now())
         .returning(Invocation.id)
     )
     return again + [InvocationId(invocation_id) for invocation_id in sorted(woken)]

@@ -32,6 +32,7 @@ from core.temporal import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
+from registry.changes import Changes
 from registry.engine import Registry
 from registry.migrate import upgrade
 from standalone.data_folder import make_data_folder, read_or_make_api_key
@@ -134,20 +135,24 @@ async def running_stack(
         stack.push_async_callback(worker_registry.close)
         with _default_variable("PROCESS_STATE_FOLDER", str(folder / "workers")):
             backend = provisioner or provisioner_class.from_environment()
+        dispatcher = _dispatcher(client, temporal_settings, backend.kind)
         tokens = ExecutionTokens(keys.token_secret())
         await stack.enter_async_context(
             temporal_worker(
                 client=client,
                 registry=worker_registry,
                 provisioner=backend,
+                dispatcher=dispatcher,
                 tokens=tokens,
                 settings=load(WorkerSettings).model_copy(update={"control_plane_api_url": api_url}),
                 task_queue=temporal_settings.temporal_task_queue,
             )
         )
+        changes = await stack.enter_async_context(Changes(registry))
         app = create_app(
             registry=registry,
-            dispatcher=_dispatcher(client, temporal_settings, backend.kind),
+            changes=changes,
+            dispatcher=dispatcher,
             api_key=api_key,
             tokens=tokens,
             api_settings=load(ApiSettings),
@@ -155,7 +160,7 @@ async def running_stack(
             temporal_namespace=temporal_settings.temporal_namespace,
         )
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(app, listener=listener, stop=stop))
+        serving = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))
         try:
             yield Stack(
                 api_url=api_url,

@@ -44,6 +44,7 @@ class ScriptedProvisioner(Provisioner):
         self.prepare_errors: list[Exception] = []
         self.provision_errors: list[Exception] = []
         self.terminate_errors: list[Exception] = []
+        self.list_errors: list[Exception] = []
         # Calls wait here while cleared.
         self.may_prepare = asyncio.Event()
         self.may_prepare.set()
@@ -122,4 +123,6 @@ class ScriptedProvisioner(Provisioner):
         )
 
     async def list_workers(self) -> list[ExecutionId]:
+        if self.list_errors:
+            raise self.list_errors.pop(0)
         return [i for i, worker in self.workers.items() if not worker.ended.is_set()]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,9 +13,12 @@ from temporalio.client import Client
 from api.app import create_app
 from core.dispatch import Dispatcher
 from core.ids import ExecutionId
+from core.queues import control_queue
 from core.settings import ApiSettings, WorkerSettings
 from core.tokens import ExecutionTokens
+from core.workflow_names import SWEEP
 from provisioners.base import Provisioner
+from registry.changes import Changes
 from registry.engine import Registry
 from tests.fakes import ScriptedProvisioner, ScriptedWorker
 from worker.build import temporal_worker
@@ -52,13 +56,29 @@ async def eventually_true(condition: Callable[[], bool], *, seconds: float = 30)
     await eventually(look, bool, seconds=seconds)
 
 
+async def heard(event: asyncio.Event, *, seconds: float = 30) -> None:
+    """Wait until an event is set."""
+    async with asyncio.timeout(seconds):
+        await event.wait()
+
+
 class ControlPlane:
     """Shorthand for the HTTP API, with the scripted provisioner at hand."""
 
-    def __init__(self, http: httpx.AsyncClient, provisioner: Provisioner, client: Client) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        provisioner: Provisioner,
+        client: Client,
+        *,
+        dispatcher: Dispatcher,
+        task_queue: str,
+    ) -> None:
         self.http = http
         self.temporal = client
+        self.task_queue = task_queue
         self._provisioner = provisioner
+        self._dispatcher = dispatcher
         self.version_path = ""
 
     @property
@@ -87,6 +107,19 @@ class ControlPlane:
         path = f"{self.version_path}/functions/{function}/invocations"
         answer = await self.call("POST", path, json={"input": json.dumps(argument), **fields})
         return f"{path}/{answer['invocation_id']}"
+
+    async def sweep(self, *, grace: float = 0.05, leftover_grace: float = 0.05) -> str:
+        """Sweep once; returns what the sweep says."""
+        request = self._dispatcher.sweep_request().model_copy(
+            update={"grace_seconds": grace, "leftover_grace_seconds": leftover_grace}
+        )
+        said: str = await self.temporal.execute_workflow(
+            SWEEP,
+            request,
+            id=f"sweep-{uuid.uuid4().hex}",
+            task_queue=control_queue(self.task_queue),
+        )
+        return said
 
     async def get(self, path: str) -> Json:
         return await self.call("GET", path)
@@ -181,13 +214,19 @@ async def running_control_plane(
     *,
     provisioner: Provisioner | None = None,
     settings: WorkerSettings | None = None,
+    sweep_interval_seconds: float = 0,
 ) -> AsyncIterator[ControlPlane]:
+    """API and Temporal worker. Without an interval the test sweeps by itself, or nobody does."""
     backend = provisioner or ScriptedProvisioner()
+    worker_settings = settings or WorkerSettings(termination_grace_seconds=1)
+    dispatcher = Dispatcher(
+        client, task_queue=task_queue, provisioner=backend.kind, heartbeat_seconds=2
+    )
+    changes = Changes(registry)
     app = create_app(
         registry=registry,
-        dispatcher=Dispatcher(
-            client, task_queue=task_queue, provisioner=backend.kind, heartbeat_seconds=2
-        ),
+        changes=changes,
+        dispatcher=dispatcher,
         api_key=API_KEY,
         tokens=TOKENS,
         api_settings=ApiSettings(),
@@ -195,6 +234,7 @@ async def running_control_plane(
         temporal_namespace=client.namespace,
     )
     async with (
+        changes,
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),
             base_url="http://control-plane",
@@ -204,9 +244,12 @@ async def running_control_plane(
             client=client,
             registry=registry,
             provisioner=backend,
+            dispatcher=dispatcher,
             tokens=TOKENS,
-            settings=settings or WorkerSettings(termination_grace_seconds=1),
+            settings=worker_settings.model_copy(
+                update={"sweep_interval_seconds": sweep_interval_seconds}
+            ),
             task_queue=task_queue,
         ),
     ):
-        yield ControlPlane(http, backend, client)
+        yield ControlPlane(http, backend, client, dispatcher=dispatcher, task_queue=task_queue)

@@ -11,18 +11,28 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
+from activities.sweep import SweepActivities
+from core.dispatch import Dispatcher
 from core.queues import control_queue, provisioner_queue, watch_queue
 from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
+from core.workflow_states import WorkflowStates
 from provisioners.base import Provisioner
 from registry.changes import Changes
 from registry.deployment import get_deployment
 from registry.engine import Registry
+from worker.sweep_schedule import keep_sweep_schedule
 from workflows.invocation import InvocationWorkflow
 from workflows.project_deletion import ProjectDeletionWorkflow
+from workflows.sweep import SweepWorkflow
 from workflows.version_preparation import VersionPreparationWorkflow
 
-WORKFLOWS = [InvocationWorkflow, VersionPreparationWorkflow, ProjectDeletionWorkflow]
+WORKFLOWS = [
+    InvocationWorkflow,
+    VersionPreparationWorkflow,
+    ProjectDeletionWorkflow,
+    SweepWorkflow,
+]
 
 _GRACEFUL_SHUTDOWN = timedelta(seconds=1)
 """Time for short activities to end; watching goes on in the next Temporal worker."""
@@ -44,6 +54,7 @@ async def temporal_worker(
     client: Client,
     registry: Registry,
     provisioner: Provisioner,
+    dispatcher: Dispatcher,
     tokens: ExecutionTokens,
     settings: WorkerSettings,
     task_queue: str,
@@ -54,6 +65,7 @@ async def temporal_worker(
         client: eager connection to Temporal.
         registry: Postgres.
         provisioner: makes the workers of executions; started and closed here.
+        dispatcher: starts and cancels workflows of this provisioner's kind, for the sweep.
         tokens: what workers' credentials are derived with.
         settings: addresses and limits.
         task_queue: prefix of the queues' names.
@@ -61,6 +73,7 @@ async def temporal_worker(
     Raises:
         OperationalError: Postgres does not answer.
         RuntimeError: Temporal refuses the Temporal worker.
+        RPCError: Temporal refuses the schedule of the sweeps.
     """
     async with registry.autocommit() as session:
         deployment = await get_deployment(session)
@@ -78,6 +91,13 @@ async def temporal_worker(
             WorkerAccess(api_url=settings.control_plane_api_url, tokens=tokens),
             grace_seconds=settings.termination_grace_seconds,
             changes=changes,
+        )
+        sweep = SweepActivities(
+            registry,
+            dispatcher,
+            WorkflowStates(client, task_queue=task_queue),
+            provisioner,
+            grace_seconds=settings.termination_grace_seconds,
         )
         control = Worker(
             client,
@@ -108,6 +128,10 @@ async def temporal_worker(
                 provisioning.prepare_function,
                 provisioning.provision_worker,
                 provisioning.terminate_worker,
+                sweep.compare_with_temporal,
+                sweep.call_waiters,
+                sweep.start_other_workflows,
+                sweep.end_leftover_workers,
             ],
             max_concurrent_activities=_PROVISIONER_CALLS,
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
@@ -121,4 +145,11 @@ async def temporal_worker(
         )
         for part in (control, provision, watch):
             await stack.enter_async_context(part)
+        if settings.sweep_interval_seconds:
+            await keep_sweep_schedule(
+                client,
+                dispatcher.sweep_request(),
+                task_queue=task_queue,
+                every=timedelta(seconds=settings.sweep_interval_seconds),
+            )
         yield [control, provision, watch]

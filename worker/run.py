@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from core.dispatch import Dispatcher
 from core.settings import ApiKeySettings, RegistrySettings, TemporalSettings, WorkerSettings, load
 from core.shutdown import stop_on_signals
 from core.temporal import connect, ensure_search_attributes
@@ -51,6 +52,12 @@ async def run_worker(*, provisioner: str, create_tables: bool, delete_tables: bo
                 client=client,
                 registry=registry,
                 provisioner=backend,
+                dispatcher=Dispatcher(
+                    client,
+                    task_queue=temporal_settings.temporal_task_queue,
+                    provisioner=backend.kind,
+                    heartbeat_seconds=temporal_settings.temporal_heartbeat_seconds,
+                ),
                 tokens=ExecutionTokens(key_settings.token_secret()),
                 settings=worker_settings,
                 task_queue=temporal_settings.temporal_task_queue,

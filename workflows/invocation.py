@@ -123,7 +123,7 @@ class InvocationWorkflow:
                 case Verdict.ADMITTED | Verdict.OVER:
                     return opened
                 case Verdict.STALE:
-                    await self._end_stale(opened.stale_execution_id)
+                    await self._end_stale(opened)
                 case Verdict.WAIT:
                     self._explain(f"**Queued**: {opened.detail}")
                     await self._wait_for_wake(seen, opened.ask_again_seconds)
@@ -151,13 +151,19 @@ class InvocationWorkflow:
         await wake_all(ended.wake)
         return ended
 
-    async def _end_stale(self, execution_id: ExecutionId | None) -> None:
-        """End what an earlier run left open: it was terminated or reset by hand."""
+    async def _end_stale(self, opened: Opened) -> None:
+        """End what an earlier run left open: it was terminated or reset by hand, or lost."""
+        execution_id, interrupt = opened.stale_execution_id, opened.interrupt
         if execution_id is None:
             return
-        await self._terminate(execution_id)
+        if interrupt is None:
+            await self._terminate(execution_id)
+        else:
+            await self._interrupt(execution_id, interrupt, "an earlier run")
         worker_exit = await self._watch(execution_id)
-        await self._close(CloseRequest(execution_id=execution_id, worker_exit=worker_exit))
+        await self._close(
+            CloseRequest(execution_id=execution_id, worker_exit=worker_exit, interrupted=interrupt)
+        )
 
     async def _run_worker(self, opened: Opened) -> CloseRequest:
         attempt = f"attempt {opened.attempt} of {self._call.max_attempts}"
@@ -174,7 +180,7 @@ class InvocationWorkflow:
         await workflow.wait_condition(lambda: watch.done() or self._interruption is not None)
         interrupted = None if watch.done() else self._interruption
         if interrupted is not None:
-            await self._interrupt(interrupted, attempt)
+            await self._interrupt(self._execution_id, interrupted, attempt)
         worker_exit = await watch
         return CloseRequest(
             execution_id=self._execution_id, worker_exit=worker_exit, interrupted=interrupted
@@ -205,15 +211,17 @@ class InvocationWorkflow:
             return error.cause.message if isinstance(error.cause, FailureError) else str(error)
         return None
 
-    async def _interrupt(self, reason: InterruptReason, attempt: str) -> None:
+    async def _interrupt(
+        self, execution_id: ExecutionId, reason: InterruptReason, attempt: str
+    ) -> None:
         word = "Cancelling" if reason is InterruptReason.CANCELLED else "Timed out"
         self._explain(f"**{word}**, {attempt}: waiting until the worker is gone")
         await workflow.execute_local_activity_method(
             RegistryActivities.record_termination_signal,
-            InterruptRequest(execution_id=self._execution_id, reason=reason),
+            InterruptRequest(execution_id=execution_id, reason=reason),
             **REGISTRY_CALL,
         )
-        await self._terminate(self._execution_id)
+        await self._terminate(execution_id)
 
     async def _terminate(self, execution_id: ExecutionId) -> None:
         await workflow.execute_activity_method(

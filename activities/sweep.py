@@ -1,0 +1,326 @@
+"""The sweep's steps: each compares two of registry, Temporal and provisioner, and repairs.
+
+Everything here may run at any time and beside itself: what is found is looked at again before
+something is done about it, and each repair is one that changes nothing where nothing is wrong.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import structlog
+from temporalio import activity
+
+from activities.heartbeat import heartbeating
+from activities.records import record_of
+from core.clock import utc_now
+from core.dispatch import Dispatcher
+from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
+from core.ids import ExecutionId, FunctionId, InvocationId
+from core.steps import Repaired, SweepRequest
+from core.workflow_names import deletion_workflow_id, preparation_workflow_id
+from core.workflow_states import WorkflowStates
+from provisioners.base import Provisioner
+from registry import sweep
+from registry.cancellation import request_cancellation
+from registry.engine import Registry
+from registry.slots import call_next, lock_function
+from registry.sweep import ProjectToDelete, UnpreparedVersion
+from registry.tables import Execution
+
+logger = structlog.get_logger(__name__)
+
+_CHUNK = 1000
+"""Invocations that are compared at once."""
+_REPAIRS: Final = 1000
+"""Repairs of one sort in one sweep at most; the next one goes on."""
+_LEFTOVERS = 100
+"""Workers that one sweep ends at most."""
+_AT_ONCE = 20
+"""Calls under way at the same time."""
+_TERMINATION_SECONDS = 60.0
+"""How long one sweep waits for the end of a worker; the next one goes on waiting."""
+
+# What a sweep's result and the log say, after the number.
+STARTED = "invocations started that had no workflow"
+STARTED_AGAIN = "invocations started again whose workflow had been lost"
+ENDED_BY_HAND = "invocations cancelled whose workflow was ended by hand"
+WORKFLOWS_WOKEN = "workflows woken whose invocation was deleted"
+REJOINED = "invocations brought back into the queue"
+CANCEL_REPEATED = "cancellations passed on to Temporal"
+DESCENDANTS = "invocations cancelled with what had called them"
+CALLED = "waiting invocations called to free slots"
+CALLED_AGAIN = "called invocations woken again"
+PREPARATIONS = "preparations of versions started"
+DELETIONS = "deletions of projects started"
+LEFTOVERS = "leftover workers ended"
+STUBBORN = "leftover workers not ended yet"
+LEFT = "repairs left for the next sweep"
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Differences:
+    """Between the registry and Temporal, as far as a list that may be old can tell."""
+
+    closed: list[InvocationId] = field(default_factory=list)
+    """RUNNING, but not among the open workflows."""
+    cancelled: list[InvocationId] = field(default_factory=list)
+    """Cancelled, with an open workflow."""
+    set_aside: list[InvocationId] = field(default_factory=list)
+    """Set aside because its workflow was gone, with an open workflow."""
+    missing: list[InvocationId] = field(default_factory=list)
+    """An open workflow without a row."""
+
+
+class SweepActivities:
+    """What the sweep does. The Temporal workers of the swept provisioner kind run it.
+
+    Args:
+        registry: Postgres.
+        dispatcher: starts, cancels and wakes workflows of this kind.
+        states: what Temporal knows.
+        provisioner: of this kind.
+        grace_seconds: time between the polite and the hard end of a worker.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        states: WorkflowStates,
+        provisioner: Provisioner,
+        *,
+        grace_seconds: float,
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._states = states
+        self._provisioner = provisioner
+        self._grace_seconds = grace_seconds
+
+    @activity.defn
+    async def compare_with_temporal(self, request: SweepRequest) -> Repaired:
+        """See to it that each RUNNING invocation has an open workflow, and that both agree."""
+        before = _grace_ago(request)
+        done: Counter[str] = Counter()
+        async with heartbeating():
+            await self._cancel_descendants(request, before, done)
+            found = await self._compare(request, before)
+            async with self._registry.autocommit() as session:
+                found.closed += await sweep.list_ended_with_open_execution(
+                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                )
+            await _repair_each(found.closed, self._begin_again, done)
+            await _repair_each(found.cancelled, self._cancel, done)
+            for name, to_wake in ((REJOINED, found.set_aside), (WORKFLOWS_WOKEN, found.missing)):
+                await self._dispatcher.wake_invocations(to_wake[:_REPAIRS])
+                done[name] += len(to_wake[:_REPAIRS])
+                done[LEFT] += len(to_wake[_REPAIRS:])
+        return _report(request, done)
+
+    @activity.defn
+    async def call_waiters(self, request: SweepRequest) -> Repaired:
+        """See to it that no slot stays free while somebody waits for it."""
+        before = _grace_ago(request)
+        done: Counter[str] = Counter()
+        async with heartbeating():
+            async with self._registry.autocommit() as session:
+                functions = await sweep.list_functions_with_idle_slots(
+                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                )
+                called = await sweep.list_called(
+                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                )
+            for function_id in functions:
+                to_wake = await self._call_next(function_id)
+                await self._dispatcher.wake_invocations(to_wake)
+                done[CALLED] += len(to_wake)
+            await self._dispatcher.wake_invocations(called)
+            done[CALLED_AGAIN] += len(called)
+        return _report(request, done)
+
+    @activity.defn
+    async def start_other_workflows(self, request: SweepRequest) -> Repaired:
+        """See to it that versions are prepared, and that projects are deleted."""
+        before = _grace_ago(request)
+        done: Counter[str] = Counter()
+        async with heartbeating():
+            async with self._registry.autocommit() as session:
+                versions = await sweep.list_unprepared_versions(
+                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                )
+                projects = await sweep.list_projects_to_delete(
+                    session, before=before, limit=_REPAIRS
+                )
+            await _repair_each(versions, self._start_preparation, done)
+            await _repair_each(projects, self._start_deletion, done)
+        return _report(request, done)
+
+    @activity.defn
+    async def end_leftover_workers(self, request: SweepRequest) -> Repaired:
+        """End the workers that belong to no open execution."""
+        done: Counter[str] = Counter()
+        async with heartbeating():
+            first = await self._find_leftovers(request)
+            if first:
+                # A second look: what is about to end by itself is not ours to end.
+                await asyncio.sleep(request.grace_seconds)
+                still = await self._find_leftovers(request)
+                leftovers = [found for found in still.items() if found[0] in first]
+                await _repair_each(leftovers, self._end_worker, done, limit=_LEFTOVERS)
+        return _report(request, done)
+
+    async def _cancel_descendants(
+        self, request: SweepRequest, before: datetime, done: Counter[str]
+    ) -> None:
+        async with self._registry.autocommit() as session:
+            forgotten = await sweep.list_forgotten_descendants(
+                session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+            )
+        for invocation_id in forgotten:
+            try:
+                async with self._registry.transaction() as session:
+                    to_cancel = await request_cancellation(session, invocation_id)
+            except (InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
+                continue
+            await self._dispatcher.cancel_invocations(to_cancel)
+            done[DESCENDANTS] += 1
+
+    async def _compare(self, request: SweepRequest, before: datetime) -> _Differences:
+        """Go through all ids, from the first to the last, in ranges."""
+        found = _Differences()
+        after: InvocationId | None = None
+        while True:
+            async with self._registry.autocommit() as session:
+                running = await sweep.list_running(
+                    session,
+                    provisioner=request.provisioner,
+                    after=after,
+                    before=before,
+                    limit=_CHUNK,
+                )
+            up_to = running[-1].invocation_id if len(running) == _CHUNK else None
+            is_open = await self._states.open_invocations(after=after, up_to=up_to)
+            for one in running:
+                if one.invocation_id not in is_open:
+                    found.closed.append(one.invocation_id)
+                elif one.is_cancelled:
+                    found.cancelled.append(one.invocation_id)
+                elif one.is_set_aside:
+                    found.set_aside.append(one.invocation_id)
+            # Rows are written before workflows are started, and were read after those were listed:
+            # one that is not found was deleted, and is not yet to come.
+            others = sorted(is_open.difference(one.invocation_id for one in running))
+            for start in range(0, len(others), _CHUNK):
+                some = others[start : start + _CHUNK]
+                async with self._registry.autocommit() as session:
+                    found.missing += await sweep.list_missing(session, some)
+                    found.cancelled += await sweep.list_ended_by_cancel(
+                        session, some, before=before
+                    )
+            if up_to is None:
+                return found
+            after = up_to
+
+    async def _begin_again(self, invocation_id: InvocationId) -> str | None:
+        state = await self._states.look(invocation_id)
+        if state is not None and state.is_open:
+            return None
+        # A workflow writes that its invocation has ended before it ends itself, so a row that says
+        # RUNNING now will not change without us.
+        ended_by_hand = state is not None and state.ended_by_hand
+        async with self._registry.transaction() as session:
+            restart = await sweep.begin_again(session, invocation_id, ended_by_hand=ended_by_hand)
+        if restart.start is not None:
+            await self._dispatcher.start_invocation(restart.start, again=True)
+        await self._dispatcher.cancel_invocations(restart.to_cancel)
+        if restart.cancelled:
+            return ENDED_BY_HAND
+        if restart.start is None:
+            return None
+        return STARTED if state is None else STARTED_AGAIN
+
+    async def _cancel(self, invocation_id: InvocationId) -> str | None:
+        state = await self._states.look(invocation_id)
+        if state is None or not state.is_open or state.cancel_requested:
+            return None
+        await self._dispatcher.cancel_invocations([invocation_id])
+        return CANCEL_REPEATED
+
+    async def _call_next(self, function_id: FunctionId) -> Sequence[InvocationId]:
+        async with self._registry.transaction() as session:
+            context = await lock_function(session, function_id)
+            if context is None:
+                return []
+            caller = activity.info().workflow_id or ""
+            return await call_next(session, context.function, caller=caller)
+
+    async def _start_preparation(self, version: UnpreparedVersion) -> str | None:
+        state = await self._states.look(preparation_workflow_id(version.version_id))
+        if state is not None and state.is_open:
+            return None
+        await self._dispatcher.start_preparation(
+            version.version_id, project_name=version.project_name
+        )
+        return PREPARATIONS
+
+    async def _start_deletion(self, project: ProjectToDelete) -> str | None:
+        state = await self._states.look(deletion_workflow_id(project.project_id))
+        if state is not None and state.is_open:
+            return None
+        await self._dispatcher.start_deletion(project.project_id, project_name=project.name)
+        return DELETIONS
+
+    async def _find_leftovers(self, request: SweepRequest) -> dict[ExecutionId, Execution | None]:
+        workers = await self._provisioner.list_workers()
+        ended_before = utc_now() - timedelta(seconds=request.leftover_grace_seconds)
+        async with self._registry.autocommit() as session:
+            return dict(await sweep.find_leftovers(session, workers, ended_before=ended_before))
+
+    async def _end_worker(self, leftover: tuple[ExecutionId, Execution | None]) -> str:
+        execution_id, execution = leftover
+        record = None if execution is None else record_of(execution)
+        try:
+            async with asyncio.timeout(_TERMINATION_SECONDS):
+                await self._provisioner.terminate(execution_id, record, grace=self._grace_seconds)
+                await self._provisioner.forget(execution_id)
+        except Exception as error:  # noqa: BLE001 - the contract: any of them may pass
+            logger.warning("leftover_worker_not_ended", execution_id=execution_id, error=str(error))
+            return STUBBORN
+        return LEFTOVERS
+
+
+def _grace_ago(request: SweepRequest) -> datetime:
+    return utc_now() - timedelta(seconds=request.grace_seconds)
+
+
+def _report(request: SweepRequest, done: Counter[str]) -> Repaired:
+    counts = {name: count for name, count in done.items() if count}
+    for name, count in counts.items():
+        logger.info("sweep", provisioner=request.provisioner, count=count, what=name)
+    return Repaired(counts=counts)
+
+
+async def _repair_each(
+    things: Sequence[T],
+    repair: Callable[[T], Awaitable[str | None]],
+    done: Counter[str],
+    *,
+    limit: int = _REPAIRS,
+) -> None:
+    """Look at each, some at once, and count what was done; stop after `limit` repairs."""
+    repairs = 0
+    for start in range(0, len(things), _AT_ONCE):
+        if repairs >= limit:
+            done[LEFT] += len(things) - start
+            return
+        some = things[start : start + _AT_ONCE]
+        for what in await asyncio.gather(*(repair(thing) for thing in some)):
+            if what is not None:
+                done[what] += 1
+                repairs += 1
