@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from api.views import Links
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
+from registry.changes import Changes
 from registry.engine import Registry
 
 PUBLIC_PATHS: Final = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
@@ -78,6 +80,7 @@ def create_app_without_context() -> ControlPlaneApi:
 def create_app(
     *,
     registry: Registry,
+    changes: Changes,
     dispatcher: Dispatcher,
     api_key: str,
     tokens: ExecutionTokens,
@@ -89,6 +92,7 @@ def create_app(
 
     Args:
         registry: Postgres; the caller closes it.
+        changes: what requests wait for; the caller starts and closes it.
         dispatcher: Temporal.
         api_key: the bearer token of users.
         tokens: derives and verifies the bearer tokens of workers.
@@ -99,6 +103,8 @@ def create_app(
     app = create_app_without_context()
     app.state.context = Context(
         registry=registry,
+        changes=changes,
+        reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
         dispatcher=dispatcher,
         api_key=api_key,
         tokens=tokens,

@@ -1,5 +1,6 @@
 """What every route needs, made once by `api.app.create_app`."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from api.views import Links
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
+from registry.changes import Changes
 from registry.engine import Registry
 
 
@@ -17,6 +19,9 @@ class Context:
     """The API process's connections and secrets."""
 
     registry: Registry
+    changes: Changes
+    # Leaves most of the pool's connections to other requests, however many wait for a change.
+    reads_of_waiters: asyncio.Semaphore
     dispatcher: Dispatcher
     # Not in the repr, which error reports and debuggers show.
     api_key: str = field(repr=False)

@@ -1,21 +1,31 @@
 """Routes for invocations."""
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
 
 from api.auth import (
     AuthenticatedRoute,
     Caller,
+    Principal,
     authorise_cancelling,
     authorise_listing,
     authorise_new_invocation,
     authorise_reading_invocation,
 )
-from api.context import ContextDep
+from api.context import Context, ContextDep
 from api.errors import responses
-from api.parameters import FunctionPathDep, InvocationIdText
+from api.parameters import (
+    IDEMPOTENCY_KEY,
+    FunctionPath,
+    FunctionPathDep,
+    IdempotencyKey,
+    InvocationIdText,
+)
 from api.views import invocation_info, invocations_list
+from api.waiting import WaitSeconds, turn_to_read, wait_for_change
 from core.contract.base import CleanText
 from core.contract.invocations import (
     InvocationDefinition,
@@ -35,10 +45,11 @@ from core.errors import (
     ProjectDoesNotExistError,
     VersionDoesNotExistError,
 )
-from core.ids import InvocationId
+from core.ids import InvocationId, VersionId
 from core.lifecycle import InvocationStatus
 from registry import invocation_pages, invocations
 from registry.cancellation import request_cancellation
+from registry.idempotency import IdempotencyKeyIsUsedError
 from registry.starts import start_of
 
 router = APIRouter(
@@ -60,8 +71,39 @@ async def create_invocation(
     definition: InvocationDefinition,
     context: ContextDep,
     caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> InvocationInfo:
-    """Call a function. The call is recorded at once and runs as soon as there is a slot for it."""
+    """Call a function. The call is recorded at once and runs as soon as there is a slot for it.
+
+    With an `Idempotency-Key`, the same request repeated gives the invocation that the first one has
+    created, in its present state.
+    """
+    try:
+        created = await _create(function, definition, context, caller, idempotency_key)
+    except IdempotencyKeyIsUsedError:
+        raise RequestValidationError([_KEY_IS_USED]) from None
+    # A repeated request also makes up for a workflow that could not be started the first time.
+    # Elsewhere it can only be started by an API of the kind that it was made for.
+    is_of_this_kind = created.invocation.provisioner == context.dispatcher.provisioner
+    if created.invocation.status == InvocationStatus.RUNNING and is_of_this_kind:
+        await context.dispatcher.start_invocation(start_of(created.context, created.invocation))
+    return invocation_info(created, context.links)
+
+
+_KEY_IS_USED: Final = {
+    "type": "idempotency_key_used",
+    "loc": ("header", IDEMPOTENCY_KEY),
+    "msg": "The key was used for another request to this function",
+}
+
+
+async def _create(
+    function: FunctionPath,
+    definition: InvocationDefinition,
+    context: Context,
+    caller: Principal,
+    idempotency_key: str | None,
+) -> invocations.InvocationDetails:
     async with context.registry.transaction() as session:
         await authorise_new_invocation(
             session,
@@ -69,7 +111,7 @@ async def create_invocation(
             project_name=function.project_name,
             parent=definition.parent_invocation,
         )
-        created = await invocations.create_invocation(
+        return await invocations.create_invocation(
             session,
             project_name=function.project_name,
             version_id=function.version_id,
@@ -77,9 +119,8 @@ async def create_invocation(
             input_=definition.input,
             parent=definition.parent_invocation,
             provisioner=context.dispatcher.provisioner,
+            idempotency_key=idempotency_key,
         )
-    await context.dispatcher.start_invocation(start_of(created.context, created.invocation))
-    return invocation_info(created, context.links)
 
 
 @router.put(
@@ -124,20 +165,44 @@ async def get_invocation(
     invocation_id: InvocationIdText,
     context: ContextDep,
     caller: Caller,
+    *,
+    request: Request,
+    wait: WaitSeconds = None,
 ) -> InvocationInfo:
-    """Give an invocation with its executions."""
-    async with context.registry.autocommit() as session:
-        await authorise_reading_invocation(
-            session, caller, invocation_id=InvocationId(invocation_id)
-        )
-        found = await invocations.get_invocation(
-            session,
-            project_name=function.project_name,
-            version_id=function.version_id,
-            function_name=function.function_name,
-            invocation_id=InvocationId(invocation_id),
-        )
-        return invocation_info(found, context.links)
+    """Give an invocation with its executions; with `wait`, as soon as it is TERMINATED."""
+
+    async def read(version_id: VersionId | None) -> invocations.InvocationDetails:
+        async with context.registry.autocommit() as session:
+            await authorise_reading_invocation(
+                session, caller, invocation_id=InvocationId(invocation_id)
+            )
+            return await invocations.get_invocation(
+                session,
+                project_name=function.project_name,
+                version_id=version_id,
+                function_name=function.function_name,
+                invocation_id=InvocationId(invocation_id),
+            )
+
+    if not wait:
+        return invocation_info(await read(function.version_id), context.links)
+    until = asyncio.get_running_loop().time() + wait
+    with context.changes.watch(invocation_id) as changed:
+        async with turn_to_read(context.reads_of_waiters, until=until):
+            found = await read(function.version_id)
+        # While it waits, `latest` may come to mean another version.
+        version_id = VersionId(found.context.version.id)
+        is_time_left = True
+        while (
+            is_time_left
+            and found.invocation.status == InvocationStatus.RUNNING
+            and not context.changes.closing
+        ):
+            is_time_left = await wait_for_change(changed, request, until=until)
+            changed.clear()
+            async with turn_to_read(context.reads_of_waiters, until=until):
+                found = await read(version_id)
+    return invocation_info(found, context.links)
 
 
 @router.get(

@@ -1,9 +1,9 @@
 """Path parameters that several resources share."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import Depends, Path
+from fastapi import Depends, Header, Path
 from pydantic import AfterValidator
 
 from core.contract.base import storable
@@ -20,6 +20,21 @@ VersionReference = Annotated[
 FunctionName = Annotated[str, AfterValidator(storable), Path(description="The function's name")]
 InvocationIdText = Annotated[str, AfterValidator(storable), Path(description="The invocation's id")]
 ExecutionIdText = Annotated[str, AfterValidator(storable), Path(description="The execution's id")]
+
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=IDEMPOTENCY_KEY,
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description=(
+            "Names this request among those to the function, in printable ASCII: repeated with the "
+            "same key and body, it creates nothing"
+        ),
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

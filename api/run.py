@@ -15,6 +15,7 @@ from core.settings import (
 from core.shutdown import stop_on_signals
 from core.temporal import connect
 from core.tokens import ExecutionTokens
+from registry.changes import Changes
 from registry.engine import Registry
 from registry.managed import managed_tables
 
@@ -51,8 +52,10 @@ async def run_api(
                 # Lazy: requests are served while Temporal is away. What is accepted then stays
                 # queued; a sweep that starts it comes with a later change.
                 client = await connect(temporal_settings, lazy=True)
+                changes = Changes(registry)
                 app = create_app(
                     registry=registry,
+                    changes=changes,
                     dispatcher=Dispatcher(
                         client,
                         task_queue=temporal_settings.temporal_task_queue,
@@ -66,7 +69,8 @@ async def run_api(
                     temporal_namespace=temporal_settings.temporal_namespace,
                 )
                 logger.info("api_listening", host=host, port=listener.getsockname()[1])
-                await serve(app, listener=listener, stop=stop)
+                async with changes:
+                    await serve(app, listener=listener, changes=changes, stop=stop)
                 logger.info("api_stopped")
             finally:
                 await registry.close()

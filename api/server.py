@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from registry.changes import Changes
+
 _DRAIN_SECONDS = 30
 """How long requests that are under way may take after the order to stop."""
 
@@ -46,8 +48,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: FastAPI, *, listener: socket.socket, stop: asyncio.Event) -> None:
+async def serve(
+    app: FastAPI, *, listener: socket.socket, changes: Changes, stop: asyncio.Event
+) -> None:
     """Serve until `stop` is set, then finish the requests that are under way.
+
+    Those that wait for a change are answered at once: `changes` is closed.
 
     Raises:
         RuntimeError: the server ended by itself.
@@ -71,6 +77,7 @@ async def serve(app: FastAPI, *, listener: socket.socket, stop: asyncio.Event) -
             await serving
             raise RuntimeError("the HTTP server ended unexpectedly")
     finally:
+        await changes.close()
         server.should_exit = True
         stopping.cancel()
         await serving

@@ -1,6 +1,7 @@
 """Queries for invocations: create and get."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -27,6 +28,7 @@ from registry.functions import (
     path_parameters,
     select_function_path,
 )
+from registry.idempotency import find_repeated, insert_once, request_digest
 from registry.slots import FunctionContext
 from registry.tables import Execution, Function, Invocation
 
@@ -68,10 +70,12 @@ async def create_invocation(
     input_: str,
     parent: ParentInvocationDefinition | None,
     provisioner: str,
+    idempotency_key: str | None = None,
 ) -> InvocationDetails:
     """Register an invocation. Its workflow is started by the caller, after the commit.
 
-    `provisioner` is the kind that is to make its workers.
+    `provisioner` is the kind that is to make its workers. With an idempotency key, the invocation
+    that the function has for it already is given instead, in its present state.
 
     In a project that is being deleted, and below a cancelled parent, the new invocation carries a
     request for cancellation from the start.
@@ -81,6 +85,7 @@ async def create_invocation(
         VersionDoesNotExistError: the project has no such version, or none at all.
         FunctionDoesNotExistError: the version has no such function.
         ParentInvocationDoesNotExistError: the parent is not in this project and version.
+        IdempotencyKeyIsUsedError: the key came with another input or parent before.
     """
     # The locks on project and parent let a cancellation either see this invocation or be seen.
     context = await get_function(
@@ -96,6 +101,7 @@ async def create_invocation(
     cancelled = context.project.deletion_requested_at is not None or (
         found_parent is not None and found_parent.invocation.cancellation_requested_at is not None
     )
+    digest = None if idempotency_key is None else request_digest(input_, parent)
     invocation_id = new_invocation_id()
     created_at = creation_time_of(invocation_id)
     invocation = Invocation(
@@ -104,8 +110,8 @@ async def create_invocation(
         parent_id=None if found_parent is None else found_parent.invocation.id,
         input=input_,
         provisioner=provisioner,
-        idempotency_key=None,
-        request_digest=None,
+        idempotency_key=idempotency_key,
+        request_digest=digest,
         status=InvocationStatus.RUNNING,
         phase=Phase.QUEUED,
         queue_reason=QueueReason.NEW,
@@ -115,14 +121,21 @@ async def create_invocation(
         updated_at=created_at,
         terminated_at=None,
     )
-    session.add(invocation)
-    try:
-        await session.flush()
-    except IntegrityError as error:
-        if isinstance(error.orig, ForeignKeyViolation):
-            # The project's deletion has just come to this function.
-            raise FunctionDoesNotExistError from error
-        raise
+    with _a_missing_function_named():
+        is_new = True
+        if idempotency_key is None:
+            session.add(invocation)
+            await session.flush()
+        else:
+            is_new = await insert_once(session, invocation)
+    if not is_new:
+        return await get_invocation(
+            session,
+            project_name=project_name,
+            version_id=VersionId(context.version.id),
+            function_name=function_name,
+            invocation_id=await find_repeated(session, invocation),
+        )
     return InvocationDetails(
         context=context,
         invocation=invocation,
@@ -130,6 +143,17 @@ async def create_invocation(
         executions=(),
         queue_position=await _queue_position(session, invocation),
     )
+
+
+@contextmanager
+def _a_missing_function_named() -> Iterator[None]:
+    """Say which thing is missing if the deletion of the project has just come to the function."""
+    try:
+        yield
+    except IntegrityError as error:
+        if isinstance(error.orig, ForeignKeyViolation):
+            raise FunctionDoesNotExistError from error
+        raise
 
 
 async def _lock_parent(

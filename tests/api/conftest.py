@@ -13,6 +13,7 @@ from temporalio.client import Client
 from api.app import create_app
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
+from registry.changes import Changes
 from registry.engine import Registry
 from tests.api.helpers import Api
 from tests.harness import API_KEY, STANDARD, TOKENS, UI_URL
@@ -24,11 +25,22 @@ def api_settings() -> ApiSettings:
 
 
 @pytest.fixture
+async def changes(registry: Registry) -> AsyncIterator[Changes]:
+    async with Changes(registry) as changes:
+        yield changes
+
+
+@pytest.fixture
 def app(
-    registry: Registry, temporal_client: Client, task_queue: str, api_settings: ApiSettings
+    registry: Registry,
+    changes: Changes,
+    temporal_client: Client,
+    task_queue: str,
+    api_settings: ApiSettings,
 ) -> FastAPI:
     return create_app(
         registry=registry,
+        changes=changes,
         dispatcher=Dispatcher(temporal_client, task_queue=task_queue, provisioner="dev"),
         api_key=API_KEY,
         tokens=TOKENS,

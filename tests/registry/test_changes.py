@@ -1,7 +1,6 @@
 """Announcements of changes: who hears them, and that nothing is missed while nobody listens."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import psycopg
@@ -11,7 +10,7 @@ from sqlalchemy import text
 from core.settings import RegistrySettings
 from registry.changes import Changes, announce
 from registry.engine import Registry
-from tests.harness import eventually, eventually_true
+from tests.harness import eventually, eventually_true, heard
 from tests.registry.test_queries import statements_of
 
 _LISTENERS = text(
@@ -24,20 +23,6 @@ _LISTENERS = text(
 async def listeners(registry: Registry) -> list[int]:
     async with registry.autocommit() as session:
         return list(await session.scalars(_LISTENERS))
-
-
-async def heard(event: asyncio.Event) -> None:
-    async with asyncio.timeout(30):
-        await event.wait()
-
-
-@pytest.fixture
-async def changes(registry: Registry) -> AsyncIterator[Changes]:
-    """One that listens already, and has told its watchers so."""
-    async with Changes(registry) as changes:
-        with changes.watch("the connection") as connected:
-            await heard(connected)
-        yield changes
 
 
 async def tell(registry: Registry, *subjects: str) -> None:
