@@ -122,8 +122,8 @@ async def get_execution_logs(
 ) -> ExecutionLogs:
     """Give a page of an execution's output.
 
-    While the execution is not TERMINATED, `next_offset` tells where to go on, also after a page
-    without lines; it is null once everything has been read.
+    While more lines may come, `next_offset` tells where to go on, also after a page without lines;
+    it is null once everything has been read.
     """
     offset = 0 if initial_offset is None else parse_log_offset(initial_offset)
     async with context.registry.autocommit() as session:

@@ -124,7 +124,7 @@ async def test_an_unknown_provisioner_is_exit_2_with_the_names_there_are(
     ) as process:
         _, stderr = await process.communicate()
     assert process.returncode == 2
-    assert b"There is no provisioner 'bogus'. Available: process" in stderr
+    assert b"There is no provisioner 'bogus'. Available: dev, " in stderr
     assert b"Traceback" not in stderr
 
 

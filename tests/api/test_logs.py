@@ -3,7 +3,9 @@
 import pytest
 
 from core.lifecycle import WorkerStatus
-from tests.api.helpers import Api, assert_error, id_of
+from registry.engine import Registry
+from registry.log_writer import LogTail, append_lines, read_tail
+from tests.api.helpers import Api, assert_error, execution_id_of, id_of
 from tests.harness import Json
 
 WORKER = {"id": "1"}
@@ -48,6 +50,56 @@ async def test_pages_go_on_across_chunks_and_end_with_the_worker(api: Api, execu
     assert await _page(api, execution) == (["0", "1", "2", "3", "4", "5"], None)
     assert await _page(api, execution, initial_offset=6) == ([], None)
     assert await _page(api, execution, initial_offset=10**25) == ([], None)
+
+
+async def test_a_complete_log_ends_though_the_worker_runs(
+    api: Api, execution: str, registry: Registry
+) -> None:
+    """Copiers that have crashed, or were believed dead, neither repeat lines nor lose the end."""
+    copied = execution_id_of(execution)
+
+    async def copy(tail: LogTail, *lines: str, complete: bool = False) -> LogTail:
+        async with registry.transaction() as session:
+            return await append_lines(
+                session,
+                copied,
+                tail=tail,
+                lines=list(lines),
+                next_offset=f"after {lines[-1]}" if lines else tail.next_offset,
+                complete=complete,
+            )
+
+    async def tail_of_the_next_copier() -> LogTail:
+        async with registry.autocommit() as session:
+            return await read_tail(session, copied)
+
+    start = await tail_of_the_next_copier()
+    assert start == LogTail(0, "")
+    tail = await copy(start, "0", "1")
+    assert tail == await tail_of_the_next_copier() == LogTail(2, "after 1")
+    # A slower one, from the same start, has a longer page: it goes on from where the first is.
+    assert await copy(start, "0", "1", "2", complete=True) == tail
+    assert await _page(api, execution) == (["0", "1"], "2")
+
+    end = await copy(tail, "2", complete=True)
+    assert end == await tail_of_the_next_copier() == LogTail(3, "after 2", complete=True)
+    assert await copy(tail, "2", complete=True) == end
+    assert await copy(end, complete=True) == end
+    assert await _page(api, execution) == (["0", "1", "2"], None)
+    assert await _page(api, execution, max_lines=2) == (["0", "1"], "2")
+    assert await _page(api, execution, max_lines=2, initial_offset=2) == (["2"], None)
+    seen = await api.ok("GET", execution)
+    assert seen["worker_status"] == "RUNNING"
+
+
+async def test_a_complete_log_may_be_empty(api: Api, execution: str, registry: Registry) -> None:
+    copied = execution_id_of(execution)
+    async with registry.transaction() as session:
+        tail = await append_lines(
+            session, copied, tail=LogTail(0, ""), lines=[], next_offset="", complete=True
+        )
+        assert tail == await read_tail(session, copied) == LogTail(0, "", complete=True)
+    assert await _page(api, execution) == ([], None)
 
 
 async def test_a_running_worker_without_output_has_an_offset(api: Api, execution: str) -> None:

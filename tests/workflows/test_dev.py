@@ -149,7 +149,8 @@ async def test_dev_2_a_cancelled_worker_runs_until_it_has_finished(plane: Contro
 
 
 async def test_dev_2_a_worker_runs_on_after_the_timeout(plane: ControlPlane) -> None:
-    await plane.deploy(function_spec("brief", timeout=1))
+    # Enough for a busy machine to get the worker before.
+    await plane.deploy(function_spec("brief", timeout=8))
     path = await plane.invoke("brief")
     run = await plane.until_worker_runs(path)
     await run.start()
