@@ -188,9 +188,9 @@ def invocations_list(page: InvocationPage, links: Links) -> InvocationsListForFu
 def _invocation_summary(entry: ListedInvocation, links: Links) -> InvocationSummary:
     invocation = entry.invocation
     parent = None
-    if entry.parent_id is not None and entry.parent_function_name is not None:
+    if entry.invocation.parent_id is not None and entry.parent_function_name is not None:
         parent = ParentInvocationReference(
-            function_name=entry.parent_function_name, invocation_id=entry.parent_id
+            function_name=entry.parent_function_name, invocation_id=entry.invocation.parent_id
         )
     return InvocationSummary(
         invocation_id=invocation.id,

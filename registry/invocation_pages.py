@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, literal, select, tuple_, union_all
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    bindparam,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
@@ -33,7 +42,6 @@ _AFTER_ALL_IDS = "inv-g"
 """Greater than every id of an invocation: these have hexadecimal digits only."""
 
 _OF_PARENT = aliased(Invocation)
-_FUNCTION_OF_PARENT = aliased(Function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +49,8 @@ class ListedInvocation:
     """An invocation in a list. Its input is not loaded."""
 
     invocation: Invocation
-    parent_id: str | None
     parent_function_name: str | None
+    """None if it has no parent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +103,8 @@ async def list_invocations(
         values["parent_function_name"] = parent.function_name
     rows = (await session.execute(_select_page(status, of_parent=parent is not None), values)).all()
     entries = [
-        ListedInvocation(
-            invocation=invocation, parent_id=parent_id, parent_function_name=parent_function_name
-        )
-        for invocation, parent_id, parent_function_name in rows
+        ListedInvocation(invocation=invocation, parent_function_name=parent_function_name)
+        for invocation, parent_function_name in rows
     ]
     next_offset = None
     if len(entries) > page_size:
@@ -107,9 +113,32 @@ async def list_invocations(
     return InvocationPage(context=context, entries=entries[:page_size], next_offset=next_offset)
 
 
+_ONE_MORE: BindParameter[int] = bindparam("one_more", type_=Integer(), literal_execute=True)
+"""A number in the statement itself, so that no plan is made for pages of unknown size."""
+
+_FUNCTION_OF_PARENT = (
+    select(Function.name)
+    .join(_OF_PARENT, _OF_PARENT.function_id == Function.id)
+    .where(_OF_PARENT.id == Invocation.parent_id)
+    .correlate(Invocation)
+    .scalar_subquery()
+)
+"""Looked up for each entry. In a join, Postgres may go through all invocations for the parents."""
+
+_NAMED_PARENT_EXISTS = (
+    select(_OF_PARENT.id)
+    .join(Function, Function.id == _OF_PARENT.function_id)
+    .where(
+        _OF_PARENT.id == bindparam("parent_id"),
+        Function.name == bindparam("parent_function_name"),
+    )
+    .exists()
+)
+
+
 @cache
 def _select_page(status: InvocationStatus | None, *, of_parent: bool) -> AnySelect:
-    """Select (Invocation, id of its parent, name of its parent's function), newest first.
+    """Select (Invocation, name of its parent's function), newest first.
 
     Parameters of the statement: `function_id`, `before`, `one_more` and, for the children of one
     invocation, `parent_id` and `parent_function_name`.
@@ -117,12 +146,13 @@ def _select_page(status: InvocationStatus | None, *, of_parent: bool) -> AnySele
     statuses = InvocationStatus if status is None else (status,)
     ranges = [_select_ids(each, of_parent=of_parent).subquery() for each in statuses]
     ids = union_all(*(select(each.c.id) for each in ranges)).subquery()
-    page = select(ids.c.id).order_by(ids.c.id.desc()).limit(bindparam("one_more")).subquery()
+    page = select(ids.c.id).order_by(ids.c.id.desc()).limit(_ONE_MORE)
+    if of_parent:
+        page = page.where(_NAMED_PARENT_EXISTS)
+    found = page.subquery()
     return (
-        select(Invocation, _OF_PARENT.id, _FUNCTION_OF_PARENT.name)
-        .join(page, page.c.id == Invocation.id)
-        .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
-        .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
+        select(Invocation, _FUNCTION_OF_PARENT)
+        .join(found, found.c.id == Invocation.id)
         .options(defer(Invocation.input, raiseload=True))
         .order_by(Invocation.id.desc())
     )
@@ -143,17 +173,9 @@ def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
     ]
     ids = select(listed.id)
     if of_parent:
-        # Null if the names do not match; then nothing does.
-        parent = (
-            select(_OF_PARENT.id)
-            .join(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
-            .where(
-                _OF_PARENT.id == bindparam("parent_id"),
-                _FUNCTION_OF_PARENT.name == bindparam("parent_function_name"),
-            )
-        )
         columns.insert(0, listed.parent_id)
-        values.insert(0, parent.scalar_subquery())
+        values.insert(0, bindparam("parent_id", type_=listed.parent_id.type))
+        # What the index is limited to does not follow from comparisons of rows.
         ids = ids.where(listed.parent_id.is_not(None))
     before = bindparam("before", type_=listed.id.type)
     return (
@@ -162,7 +184,7 @@ def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
             tuple_(*columns, listed.id) < tuple_(*values, before),
         )
         .order_by(*(column.desc() for column in (*columns, listed.id)))
-        .limit(bindparam("one_more"))
+        .limit(_ONE_MORE)
     )
 
 

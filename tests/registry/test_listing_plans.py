@@ -63,15 +63,16 @@ def flatten(plan: Json) -> Iterator[Json]:
 
 
 def wasteful(nodes: list[Json], *, rows: int) -> list[Json]:
-    """The nodes that read the whole table, throw rows of it away, or give more than `rows`."""
+    """The nodes that sort more than `rows`, or read more of the invocations, or throw some away."""
     return [
         {key: value for key, value in node.items() if key != "Plans"}
         for node in nodes
-        if node["Actual Rows"] * node["Actual Loops"] > rows
-        or (
-            # Of the other tables, some are so small here that a scan is the best plan.
-            node.get("Relation Name") == "invocations"
-            and (node["Node Type"] == "Seq Scan" or node.get("Rows Removed by Filter", 0) > 0)
+        # The other tables are so small here that a scan may be the best plan.
+        if (node["Node Type"] == "Sort" or node.get("Relation Name") == "invocations")
+        and (
+            node["Node Type"] == "Seq Scan"
+            or node["Actual Rows"] * node["Actual Loops"] > rows
+            or node.get("Rows Removed by Filter", 0) > 0
         )
     ]
 

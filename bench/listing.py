@@ -1,0 +1,248 @@
+"""What lists, reads and creations of invocations cost beside few others and beside a million."""
+
+import asyncio
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import SecretStr
+from temporalio.client import Client
+
+from api.app import create_app
+from bench.rows import ENDED, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
+from core.contract.invocations import ParentInvocationDefinition
+from core.contract.paging import InvocationOffset
+from core.dispatch import Dispatcher
+from core.ids import InvocationId, creation_time_of
+from core.lifecycle import InvocationStatus
+from core.settings import ApiSettings, RegistrySettings, TemporalSettings
+from core.temporal import SEARCH_ATTRIBUTES, connect
+from core.tokens import ExecutionTokens
+from registry.changes import Changes
+from registry.engine import Registry
+from registry.invocation_pages import list_invocations
+from registry.invocations import create_invocation, get_invocation
+from registry.migrate import upgrade
+from standalone.postgres import EmbeddedPostgres
+from standalone.temporal_server import TemporalDevServer
+
+Json = dict[str, Any]
+Call = Callable[[], Awaitable[object]]
+
+_KEY: Final = "bench"
+_REPEATS: Final = 8
+_FILTERS: Final = (
+    ("all", None, False),
+    ("RUNNING", InvocationStatus.RUNNING, False),
+    ("TERMINATED", InvocationStatus.TERMINATED, False),
+    ("of a parent", None, True),
+    ("of a parent, RUNNING", InvocationStatus.RUNNING, True),
+    ("of a parent, TERMINATED", InvocationStatus.TERMINATED, True),
+)
+
+
+class _Calls:
+    """All calls that are measured, by what they are called in the table."""
+
+    def __init__(self, registry: Registry, http: httpx.AsyncClient, filled: Filled) -> None:
+        self._registry = registry
+        self._http = http
+        self._filled = filled
+
+    def path(self, function: str) -> str:
+        version = self._filled.version_id
+        return f"/projects/{PROJECT}/versions/{version}/functions/{function}/invocations"
+
+    def pages(self, status: InvocationStatus | None, *, of_parent: bool) -> tuple[list[Call], ...]:
+        """Each page of each function, through the registry and over HTTP."""
+        parent = ParentInvocationDefinition(
+            function_name=ENDED, invocation_id=self._filled.parent_id
+        )
+        began = int(creation_time_of(self._filled.parent_id).timestamp())
+        offsets = (
+            None,
+            InvocationOffset((began + int(time.time())) // 2, "inv-g"),
+            InvocationOffset(began + 1, "inv-0"),
+        )
+        below: list[Call] = []
+        over_http: list[Call] = []
+        for function, offset, size in itertools.product(
+            (ENDED, QUEUED, ONE_OF_MANY), offsets, (1, 50)
+        ):
+            query = {
+                "max_results": size,
+                "initial_offset": None if offset is None else str(offset),
+                "status": None if status is None else status.value,
+                "parent_function_name": parent.function_name if of_parent else None,
+                "parent_invocation_id": parent.invocation_id if of_parent else None,
+            }
+            given = {key: value for key, value in query.items() if value is not None}
+
+            async def page(
+                function: str = function, offset: InvocationOffset | None = offset, size: int = size
+            ) -> None:
+                async with self._registry.autocommit() as session:
+                    await list_invocations(
+                        session,
+                        project_name=PROJECT,
+                        version_id=self._filled.version_id,
+                        function_name=function,
+                        page_size=size,
+                        offset=offset,
+                        status=status,
+                        parent=parent if of_parent else None,
+                    )
+
+            async def answer(function: str = function, query: Json = given) -> None:
+                (await self._http.get(self.path(function), params=query)).raise_for_status()
+
+            below.append(page)
+            over_http.append(answer)
+        return below, over_http
+
+    def gets(self, invocation_id: str) -> tuple[list[Call], ...]:
+        async def get() -> None:
+            async with self._registry.autocommit() as session:
+                await get_invocation(
+                    session,
+                    project_name=PROJECT,
+                    version_id=self._filled.version_id,
+                    function_name=QUEUED,
+                    invocation_id=InvocationId(invocation_id),
+                )
+
+        async def answer() -> None:
+            (await self._http.get(f"{self.path(QUEUED)}/{invocation_id}")).raise_for_status()
+
+        return [get] * 10, [answer] * 10
+
+    def creations(self) -> tuple[list[Call], ...]:
+        parent = ParentInvocationDefinition(
+            function_name=ENDED, invocation_id=self._filled.parent_id
+        )
+        body = {"input": "{}", "parent_invocation": parent.model_dump()}
+
+        async def create() -> None:
+            async with self._registry.transaction() as session:
+                await create_invocation(
+                    session,
+                    project_name=PROJECT,
+                    version_id=self._filled.version_id,
+                    function_name=ENDED,
+                    input_="{}",
+                    parent=parent,
+                    provisioner="process",
+                )
+
+        async def answer() -> None:
+            (await self._http.post(self.path(ENDED), json=body)).raise_for_status()
+
+        return [create] * 10, [answer] * 10
+
+
+async def _measure(calls: list[Call]) -> Json:
+    for call in calls:
+        await call()
+    taken: list[float] = []
+    for _ in range(_REPEATS):
+        for call in calls:
+            began = time.perf_counter()
+            await call()
+            taken.append((time.perf_counter() - began) * 1000)
+    percentiles = statistics.quantiles(taken, n=100)
+    return {"p50": percentiles[49], "p99": percentiles[98]}
+
+
+async def _measure_at(rows: int, postgres: EmbeddedPostgres, client: Client) -> Json:
+    database = f"rows_{rows}"
+    await asyncio.to_thread(postgres.create_database, database)
+    settings = RegistrySettings(
+        postgres_host=postgres.host,
+        postgres_port=postgres.port,
+        postgres_db=database,
+        postgres_user=postgres.user,
+        postgres_password=SecretStr(postgres.password),
+    )
+    await asyncio.to_thread(upgrade, settings)
+    async with AsyncExitStack() as stack:
+        registry = Registry(settings)
+        stack.push_async_callback(registry.close)
+        app = create_app(
+            registry=registry,
+            changes=await stack.enter_async_context(Changes(registry)),
+            # Nobody listens on this queue: workflows are started, as always, and never run.
+            dispatcher=Dispatcher(client, task_queue="bench-listing", provisioner="process"),
+            api_key=_KEY,
+            tokens=ExecutionTokens(_KEY),
+            api_settings=ApiSettings(),
+            temporal_ui_url=None,
+            temporal_namespace=client.namespace,
+        )
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app),
+                base_url="http://control-plane",
+                headers={"Authorization": f"Bearer {_KEY}"},
+            )
+        )
+        began = time.perf_counter()
+        filled = await fill(registry, rows=rows)
+        measured: Json = {"fill_seconds": time.perf_counter() - began}
+        calls = _Calls(registry, http, filled)
+        first = (await http.get(calls.path(QUEUED), params={"max_results": 1})).json()
+        newest = first["invocations"][0]["invocation_id"]
+        cases = {
+            f"list: {name}": calls.pages(status, of_parent=of_parent)
+            for name, status, of_parent in _FILTERS
+        }
+        cases["get the last one in the queue"] = calls.gets(newest)
+        cases["create a child"] = calls.creations()
+        for name, (below, over_http) in cases.items():
+            measured[name] = {"registry": await _measure(below), "http": await _measure(over_http)}
+    return measured
+
+
+async def listing(folder: Path, *, sizes: tuple[int, int]) -> Json:
+    """Measure at both numbers of rows; milliseconds, by number of rows, case and layer."""
+    folder.mkdir()
+    folder.chmod(0o711)
+    async with (
+        EmbeddedPostgres(folder / "postgres", durable=False, max_connections=50) as postgres,
+        TemporalDevServer(
+            folder / "temporal", persistent=False, ui=False, search_attributes=SEARCH_ATTRIBUTES
+        ) as temporal,
+    ):
+        client = await connect(TemporalSettings(temporal_address=temporal.address))
+        return {str(rows): await _measure_at(rows, postgres, client) for rows in sizes}
+
+
+def print_listing(measured: Json) -> None:
+    """Print the table: how much slower the larger table is."""
+    (few, small), (many, large) = measured.items()
+    print(
+        f"{f'one function of {int(many):,} invocations (ms)':<44} {'p50':>8} {'p99':>8}  x of {few}"
+    )
+    for name, layers in large.items():
+        if not isinstance(layers, dict):
+            continue
+        for layer, figures in layers.items():
+            ratio = figures["p50"] / small[name][layer]["p50"]
+            label = f"{name} ({layer})"
+            print(f"  {label:<42} {figures['p50']:>8.2f} {figures['p99']:>8.2f} {ratio:>6.2f}")
+    print(f"  {'filling it took, s':<42} {large['fill_seconds']:>8.1f}")
+
+
+async def _main() -> None:
+    with tempfile.TemporaryDirectory(prefix="control-plane-bench-") as name:
+        Path(name).chmod(0o711)
+        print_listing(await listing(Path(name) / "listing", sizes=(10_000, 1_000_000)))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
