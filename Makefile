@@ -72,6 +72,11 @@ format: $(DEV_STAMP) ## Format the code and mend what the linter can mend
 bench: $(DEV_STAMP) ## Measure, as ratios to baselines that run beside it
 	@$(BIN)/python -m bench --output bench/results/latest.json $(ARGS)
 
+.PHONY: prove-limit
+prove-limit: $(DEV_STAMP) ## Prove the concurrency limit: 500 invocations, workers killed (idle machine)
+	@CONTROL_PLANE_PROVE_LIMIT=500 $(BIN)/python -m pytest -o log_cli=true --log-cli-level=WARNING \
+	  tests/e2e/test_concurrency_limit.py $(ARGS)
+
 .PHONY: record
 record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; never to mend a failing replay)
 	@$(BIN)/python -m tests.replay.record $(ARGS)

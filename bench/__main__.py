@@ -15,6 +15,7 @@ import aiohttp
 
 from bench.engine import bare_completions
 from bench.instant import InstantProvisioner
+from bench.limit import slot_handover
 from core.logging import configure_logging
 from core.settings import TemporalSettings
 from core.temporal import connect
@@ -159,7 +160,7 @@ async def _throughput(folder: Path, *, count: int) -> Json:
     return {"ours_per_second": count / ours, "engine_per_second": count / bare}
 
 
-def _print(cold: Json, throughput: Json) -> None:
+def _print(cold: Json, throughput: Json, handover: Json) -> None:
     unit = cold["python_start"]
     print(f"{'one no-op invocation, process provisioner':<44} {'p50 s':>8} {'x python':>9}")
     for name in ("python_start", "accepted", "user_code_runs", "succeeded", "terminated"):
@@ -168,6 +169,10 @@ def _print(cold: Json, throughput: Json) -> None:
     print(f"{'no-op invocations, instant provisioner':<44} {'per s':>8} {'x engine':>9}")
     print(f"  {'bare workflow of the same steps (engine)':<42} {engine:>8.1f} {1:>9.2f}")
     print(f"  {'invocations end to end over HTTP':<42} {ours:>8.1f} {ours / engine:>9.2f}")
+    unit = handover["signal_round_trip"]
+    print(f"{'a freed slot stays empty, others waiting':<44} {'s':>8} {'x trip':>9}")
+    for name, seconds in handover.items():
+        print(f"  {name.replace('_', ' '):<42} {seconds:>8.3f} {seconds / unit:>9.2f}")
 
 
 async def _main(count: int, output: Path | None) -> None:
@@ -176,10 +181,12 @@ async def _main(count: int, output: Path | None) -> None:
         folder.chmod(0o711)
         cold = await _cold_start(folder, count=count)
         throughput = await _throughput(folder, count=count * 6)
-    _print(cold, throughput)
+        handover = await slot_handover(folder, count=count)
+    _print(cold, throughput, handover)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"cold_start": cold, "throughput": throughput}, indent=2))
+        figures = {"cold_start": cold, "throughput": throughput, "slot_handover": handover}
+        output.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
