@@ -38,6 +38,7 @@ RUN groupadd --system --gid 10001 control-plane \
       --shell /usr/sbin/nologin control-plane \
  && install -d -o control-plane -g control-plane -m 0700 /var/tmp/control-plane
 COPY --from=build /opt/control-plane /opt/control-plane
+# PYTHONPATH: our packages come before any of the same name in site-packages.
 ENV PATH=/opt/control-plane/venv/bin:$PATH \
     PYTHONPATH=/opt/control-plane/app:/opt/control-plane/app/sdk \
     PYTHONDONTWRITEBYTECODE=1
