@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import structlog
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeating
 from activities.records import record_of
@@ -23,7 +24,7 @@ from core.ids import ExecutionId, FunctionId, InvocationId
 from core.steps import Repaired, SweepRequest
 from core.workflow_names import deletion_workflow_id, preparation_workflow_id
 from core.workflow_states import WorkflowStates
-from provisioners.base import Provisioner
+from provisioners.base import Provisioner, ProvisionerError
 from registry import sweep
 from registry.cancellation import request_cancellation
 from registry.engine import Registry
@@ -43,6 +44,8 @@ _AT_ONCE = 20
 """Calls under way at the same time."""
 _TERMINATION_SECONDS = 60.0
 """How long one sweep waits for the end of a worker; the next one goes on waiting."""
+
+_MAX_ERROR_LENGTH = 2_000
 
 # What a sweep's result and the log say, after the number.
 STARTED = "invocations started that had no workflow"
@@ -277,7 +280,15 @@ class SweepActivities:
         return DELETIONS
 
     async def _find_leftovers(self, request: SweepRequest) -> dict[ExecutionId, Execution | None]:
-        workers = await self._provisioner.list_workers()
+        try:
+            workers = await self._provisioner.list_workers()
+        except ProvisionerError as error:
+            # The sweep says so; it is no fault of ours that deserves a traceback in the log.
+            raise ApplicationError(
+                str(error)[:_MAX_ERROR_LENGTH],
+                type=type(error).__name__,
+                category=ApplicationErrorCategory.BENIGN,
+            ) from error
         ended_before = utc_now() - timedelta(seconds=request.leftover_grace_seconds)
         async with self._registry.autocommit() as session:
             return dict(await sweep.find_leftovers(session, workers, ended_before=ended_before))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
 from api.app import create_app
 from core.dispatch import Dispatcher
@@ -110,16 +110,22 @@ class ControlPlane:
 
     async def sweep(self, *, grace: float = 0.05, leftover_grace: float = 0.05) -> str:
         """Sweep once; returns what the sweep says."""
+        handle = await self.start_sweep(grace=grace, leftover_grace=leftover_grace)
+        return await handle.result()
+
+    async def start_sweep(
+        self, *, grace: float = 0.05, leftover_grace: float = 0.05
+    ) -> WorkflowHandle[Any, str]:
         request = self._dispatcher.sweep_request().model_copy(
             update={"grace_seconds": grace, "leftover_grace_seconds": leftover_grace}
         )
-        said: str = await self.temporal.execute_workflow(
+        return await self.temporal.start_workflow(
             SWEEP,
             request,
             id=f"sweep-{uuid.uuid4().hex}",
             task_queue=control_queue(self.task_queue),
+            result_type=str,
         )
-        return said
 
     async def get(self, path: str) -> Json:
         return await self.call("GET", path)

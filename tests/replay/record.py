@@ -36,6 +36,7 @@ from tests.harness import (
 from tests.replay.history_files import HISTORIES, write_history
 from tests.servers import TEMPLATE_DATABASE, Servers, fresh_database
 from workflows.invocation import InvocationWorkflow
+from workflows.sweep import SweepWorkflow
 from workflows.version_preparation import VersionPreparationWorkflow
 
 AnyHandle = WorkflowHandle[object, object]
@@ -45,6 +46,7 @@ Case = Callable[[ControlPlane], Awaitable[Recorded]]
 
 INVOCATIONS = InvocationWorkflow.__name__
 PREPARATIONS = VersionPreparationWorkflow.__name__
+SWEEPS = SweepWorkflow.__name__
 
 
 def invocation_id_of(path: str) -> str:
@@ -265,6 +267,37 @@ async def stale_execution(plane: ControlPlane) -> Recorded:
     return {"stale-execution": run_of(plane, path, second)}
 
 
+async def terminated_by_hand(plane: ControlPlane) -> Recorded:
+    """The sweep repairs it: the next run ends the worker and is cancelled."""
+    await plane.deploy(RETRYABLE)
+    path = await plane.invoke("retryable")
+    old = await plane.until_worker_runs(path)
+    handle = plane.temporal.get_workflow_handle(invocation_id_of(path))
+    await handle.terminate("by hand")
+    recorded: Recorded = {}
+
+    async def sweep() -> str:
+        sweeping = await plane.start_sweep()
+        recorded[f"{SWEEPS}/repaired"] = sweeping
+        return await sweeping.result()
+
+    await eventually(sweep, lambda said: "ended by hand" in said)
+    (execution,) = (await over(plane, path, phase="CANCELLED"))["executions"]
+    assert (old.worker.terminations, execution["cause"]) == (1, "cancelled")
+    return {**recorded, "terminated-by-hand": handle}
+
+
+async def sweep_with_nothing_to_do(plane: ControlPlane) -> Recorded:
+    sweeping = await plane.start_sweep()
+    assert await sweeping.result() == "nothing to repair"
+    return {f"{SWEEPS}/nothing-to-repair": sweeping}
+
+
+async def sweep_with_a_step_that_fails(plane: ControlPlane) -> Recorded:
+    plane.provisioner.list_errors += [ProvisionerError("not at home")] * 3
+    return {f"{SWEEPS}/a-step-fails": await plane.start_sweep()}
+
+
 async def start_again(
     client: Client, invocation_id: str, queue: str, *, deadline_in: float
 ) -> None:
@@ -306,6 +339,9 @@ CASES: list[Case] = [
     refused,
     freed_slot,
     stale_execution,
+    terminated_by_hand,
+    sweep_with_nothing_to_do,
+    sweep_with_a_step_that_fails,
 ]
 
 

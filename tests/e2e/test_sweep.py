@@ -1,0 +1,91 @@
+"""Calls that were accepted, and whose workflows nobody has started: the sweep starts them."""
+
+import threading
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from core.settings import RegistrySettings
+from core.temporal import SEARCH_ATTRIBUTES
+from standalone.ports import free_port
+from standalone.temporal_server import TemporalDevServer
+from tests.e2e.caller import Invocation
+from tests.e2e.conftest import PROJECT
+from tests.e2e.processes import until_no_process_mentions, wait_for
+from tests.e2e.stack import Stack, environment_for
+from tests.harness import function_spec
+from tests.servers import Addresses
+
+GREETING = "Hello, world!"
+
+
+def invocations_in(settings: RegistrySettings) -> list[str]:
+    """Name the invocations that are committed, oldest first."""
+    with psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        password=settings.postgres_password.get_secret_value(),
+        dbname=settings.postgres_db,
+    ) as connection:
+        rows = connection.execute("SELECT id FROM invocations ORDER BY id").fetchall()
+    return [invocation_id for (invocation_id,) in rows]
+
+
+def test_calls_without_a_workflow_run_when_temporal_is_back(
+    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
+) -> None:
+    """One was accepted while Temporal was away; one when the API was killed before the start."""
+    port = free_port()
+
+    def temporal() -> TemporalDevServer:
+        return TemporalDevServer(
+            tmp_path / "temporal", ui=False, port=port, search_attributes=SEARCH_ATTRIBUTES
+        )
+
+    first_life = temporal()
+    with first_life:
+        environment = {
+            **environment_for(registry_settings, servers),
+            "TEMPORAL_ADDRESS": first_life.address,
+            "SWEEP_INTERVAL_SECONDS": "1",
+        }
+        stack = Stack(tmp_path, environment)
+        try:
+            version = stack.caller.deploy(PROJECT, function_spec("greet", timeout=600))
+            assert version.invoke("greet").result() == GREETING
+        except BaseException:
+            stack.close()
+            raise
+    try:
+        accepted = version.invoke("greet")
+        assert accepted.get()["phase"] == "QUEUED"
+        path = f"{version.path}/functions/greet/invocations"
+
+        def post() -> None:
+            with httpx.Client(
+                base_url=stack.caller.http.base_url, headers=stack.caller.http.headers
+            ) as http:
+                try:
+                    http.post(path, json={"input": "null"}, timeout=30)
+                except httpx.TransportError:
+                    return
+                raise AssertionError("the API has answered before it was killed")
+
+        # The API commits, and is then held up by a Temporal that does not answer.
+        caller = threading.Thread(target=post)
+        caller.start()
+        ids = wait_for(lambda: invocations_in(registry_settings), lambda seen: len(seen) == 3)
+        stack.api.kill()
+        caller.join()
+        stack.start_api()
+        stack.api.event("api_listening")
+        unanswered = Invocation(stack.caller, path, ids[2])
+        with temporal():
+            for call in (accepted, unanswered):
+                call.until_over(seconds=90)
+                assert call.result() == GREETING
+            until_no_process_mentions(stack.workers)
+    finally:
+        stack.close()
