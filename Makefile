@@ -72,6 +72,10 @@ format: $(DEV_STAMP) ## Format the code and mend what the linter can mend
 bench: $(DEV_STAMP) ## Measure, as ratios to baselines that run beside it
 	@$(BIN)/python -m bench --output bench/results/latest.json $(ARGS)
 
+.PHONY: bench-deletion
+bench-deletion: $(DEV_STAMP) ## Measure the deletion of a project of 100,000 invocations (ARGS="--count N")
+	@$(BIN)/python -m bench.deletion $(ARGS)
+
 .PHONY: prove-limit
 prove-limit: $(DEV_STAMP) ## Prove the concurrency limit: 500 invocations, workers killed (idle machine)
 	@CONTROL_PLANE_PROVE_LIMIT=500 $(BIN)/python -m pytest -o log_cli=true --log-cli-level=WARNING \

@@ -46,6 +46,7 @@ logger = structlog.get_logger(__name__)
 UNRECOVERABLE = "UnrecoverableProvisioning"
 """Type of the failure that ends an attempt at once."""
 _MAX_ERROR_LENGTH = 2_000
+_MAX_SHOWN_LENGTH = 500
 _DEFAULT_WATCH_INTERVAL = timedelta(seconds=10)
 _PAUSE_WHEN_UNKNOWN = 1.0
 """Seconds until a provisioner that could not tell is asked again."""
@@ -142,9 +143,24 @@ class ProvisioningActivities:
                 with suppress(ProvisionerError):
                     await self._provisioner.forget(execution_id)
                 raise
+            except ProvisionerError as error:
+                says = str(error).partition("\n")[0][:_MAX_SHOWN_LENGTH]
+                await self._show_trouble(context, f": the provisioner says: {says}; tried again")
+                raise
         async with self._registry.autocommit() as session:
             await workers.record_worker(
                 session, record.execution_id, state=record.state, details=details
+            )
+        if activity.info().attempt > 1:
+            await self._show_trouble(context, "")
+
+    async def _show_trouble(self, context: ExecutionContext, trouble: str) -> None:
+        attempts = context.function.max_retries + 1
+        async with self._registry.autocommit() as session:
+            await workers.record_provisioning_trouble(
+                session,
+                ExecutionId(context.execution.id),
+                detail=f"attempt {context.execution.attempt} of {attempts}{trouble}",
             )
 
     @activity.defn

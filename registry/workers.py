@@ -105,6 +105,19 @@ async def record_termination_trouble(
     )
 
 
+async def record_provisioning_trouble(
+    session: AsyncSession, execution_id: ExecutionId, *, detail: str
+) -> None:
+    """Show what the making of a worker waits for, or that it waits no more."""
+    waits = select(Execution.invocation_id).where(Execution.id == execution_id).scalar_subquery()
+    # Not updated_at: clients rely on the time of the last change of status.
+    await session.execute(
+        update(Invocation)
+        .where(Invocation.id == waits, Invocation.phase.in_([Phase.PROVISIONING, Phase.RUNNING]))
+        .values(phase_detail=detail)
+    )
+
+
 async def record_worker(
     session: AsyncSession,
     execution_id: ExecutionId,

@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
@@ -29,7 +29,8 @@ from registry.invocations import create_invocation
 from registry.projects import create_project
 from registry.tables import Execution, Function, Invocation, LogChunk, Project, Version
 from registry.versions import create_version
-from tests.harness import eventually, eventually_true
+from tests.harness import eventually_true
+from tests.registry.locks import until_somebody_waits_for_a_lock
 
 TABLES = (Project, Version, Function, Invocation, Execution, LogChunk)
 EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -360,20 +361,6 @@ async def test_a_function_that_goes_during_the_call_is_a_404(
         await blocker.delete(function)
         await blocker.flush()
         call = asyncio.create_task(shop.invoke("f"))
-        await wait_until_blocked(registry)
+        await until_somebody_waits_for_a_lock(registry)
     with pytest.raises(FunctionDoesNotExistError):
         await call
-
-
-async def wait_until_blocked(registry: Registry) -> None:
-    """Wait until a statement waits for a lock in this test's database."""
-    blocked = text(
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-
-    async def look() -> int:
-        async with registry.autocommit() as session:
-            return await session.scalar(blocked) or 0
-
-    await eventually(look, bool)

@@ -20,6 +20,7 @@ from core.queues import control_queue, provisioner_queue
 from core.settings import TemporalSettings
 from core.steps import InvocationCall
 from core.temporal import connect
+from core.workflow_names import PROJECT_DELETION
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
 from registry.engine import Registry
 from tests.harness import (
@@ -36,6 +37,7 @@ from tests.harness import (
 from tests.replay.history_files import HISTORIES, write_history
 from tests.servers import TEMPLATE_DATABASE, Servers, fresh_database
 from workflows.invocation import InvocationWorkflow
+from workflows.project_deletion import ProjectDeletionWorkflow
 from workflows.sweep import SweepWorkflow
 from workflows.version_preparation import VersionPreparationWorkflow
 
@@ -46,6 +48,7 @@ Case = Callable[[ControlPlane], Awaitable[Recorded]]
 
 INVOCATIONS = InvocationWorkflow.__name__
 PREPARATIONS = VersionPreparationWorkflow.__name__
+DELETIONS = ProjectDeletionWorkflow.__name__
 SWEEPS = SweepWorkflow.__name__
 
 
@@ -321,6 +324,50 @@ async def start_again(
     )
 
 
+async def deletion_of_idle_project(plane: ControlPlane) -> Recorded:
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await (await plane.until_worker_runs(path)).play("SUCCEEDED")
+    await over(plane, path, phase="SUCCEEDED")
+    return {f"{DELETIONS}/nothing-runs": await deleted(plane)}
+
+
+async def deletion_waits(plane: ControlPlane) -> Recorded:
+    """One runs and one is queued; the end of the one that runs wakes the deletion."""
+    plane.provisioner.obedient = False
+    await plane.deploy(LIMITED)
+    path = await plane.invoke("limited")
+    run = await plane.until_worker_runs(path)
+    await plane.invoke("limited")
+    await plane.call("DELETE", "/projects/shop")
+    await eventually_true(lambda: run.worker.terminations == 1)
+    run.worker.end()
+    cancelled = plane.temporal.get_workflow_handle(invocation_id_of(path))
+    return {
+        f"{DELETIONS}/waits-for-one": await deleted(plane),
+        "cancelled-with-its-project": cancelled,
+    }
+
+
+async def deleted(plane: ControlPlane) -> AnyHandle:
+    """Delete the project; returns the workflow that did it."""
+    await plane.call("DELETE", "/projects/shop")
+
+    async def status() -> int:
+        return (await plane.http.get("/projects/shop")).status_code
+
+    await eventually(status, lambda seen: seen == 404, seconds=60)
+    # The API does not tell the project's id; each case has a task queue of its own.
+    queue = (await preparation_of(plane).describe()).task_queue
+    query = f"WorkflowType = '{PROJECT_DELETION}' AND TaskQueue = '{queue}'"
+
+    async def deletions() -> list[str]:
+        return [found.id async for found in plane.temporal.list_workflows(query)]
+
+    (workflow_id,) = await eventually(deletions, bool)
+    return plane.temporal.get_workflow_handle(workflow_id)
+
+
 CASES: list[Case] = [
     success,
     retry,
@@ -339,6 +386,8 @@ CASES: list[Case] = [
     refused,
     freed_slot,
     stale_execution,
+    deletion_of_idle_project,
+    deletion_waits,
     terminated_by_hand,
     sweep_with_nothing_to_do,
     sweep_with_a_step_that_fails,
