@@ -50,7 +50,7 @@ async def run_api(
             registry = Registry(registry_settings)
             try:
                 # Lazy: requests are served while Temporal is away. What is accepted then stays
-                # queued; a sweep that starts it comes with a later change.
+                # queued until the sweep starts it.
                 client = await connect(temporal_settings, lazy=True)
                 changes = Changes(registry)
                 app = create_app(
