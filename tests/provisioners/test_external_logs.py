@@ -70,6 +70,19 @@ async def test_a_server_that_always_gives_everything_is_read_once(
     assert (first, second) == (["a", "b"], ["c", "d"])
 
 
+async def test_pages_that_become_smaller_repeat_nothing(
+    peer: HttpPeer, external: ExternalProvisioner
+) -> None:
+    peer.script["get_logs"] = [logs(["a", "b", "c"], None)]
+    first = await external.read_logs(WORKER, offset="", ended=False)
+    peer.behave = serving(lambda: ["a", "b", "c", "d", "e"], cursors=True)
+    peer.script["get_logs"] = [logs(["a", "b"], "2"), logs(["c", "d"], "4")]
+
+    rest, _ = await copy(external, offset=first.next_offset)
+
+    assert (first.lines, rest) == (["a", "b", "c"], ["d", "e"])
+
+
 async def test_empty_pages_are_passed_and_leave_the_offset(
     peer: HttpPeer, external: ExternalProvisioner
 ) -> None:
