@@ -54,6 +54,22 @@ def waits_for_a_slot(seen: Json) -> bool:
     return "concurrent execution" in (seen["phase_detail"] or "")
 
 
+async def line_up(plane: ControlPlane, count: int) -> tuple[RunningExecution, list[str]]:
+    """Have one invocation run and others wait for its slot.
+
+    Each has asked before the next one is there: who asks too early asks again by itself after a
+    second, and would not need the sweep.
+    """
+    await plane.deploy(LIMITED)
+    first = await plane.invoke("limited")
+    run = await plane.until_worker_runs(first)
+    paths = [first]
+    for _ in range(count - 1):
+        paths.append(await plane.invoke("limited"))
+        await plane.until(paths[-1], waits_for_a_slot)
+    return run, paths
+
+
 async def write(registry: Registry, *statements: Any) -> None:
     async with registry.transaction() as session:
         for statement in statements:
@@ -225,11 +241,7 @@ async def test_terminated_by_hand_while_it_waits_is_cancelled(
     control_plane: ControlPlane,
 ) -> None:
     plane = control_plane
-    await plane.deploy(LIMITED)
-    first, second, third = [await plane.invoke("limited") for _ in range(3)]
-    run = await plane.until_worker_runs(first)
-    for path in (second, third):
-        await plane.until(path, waits_for_a_slot)
+    run, (_, second, third) = await line_up(plane, 3)
     await plane.temporal.get_workflow_handle(id_of(second)).terminate("by hand")
 
     await sweep_until(plane, "1 invocations cancelled whose workflow was ended by hand")
@@ -345,10 +357,7 @@ async def test_the_workflow_of_a_deleted_waiter_ends(
     control_plane: ControlPlane, registry: Registry
 ) -> None:
     plane = control_plane
-    await plane.deploy(LIMITED)
-    first, second = [await plane.invoke("limited") for _ in range(2)]
-    run = await plane.until_worker_runs(first)
-    await plane.until(second, waits_for_a_slot)
+    run, (first, second) = await line_up(plane, 2)
     await write(registry, delete(Invocation).where(Invocation.id == id_of(second)))
 
     await sweep_until(plane, "1 workflows woken whose invocation was deleted")
@@ -380,10 +389,7 @@ async def test_a_cancellation_that_only_the_row_knows_is_passed_on(
     control_plane: ControlPlane, registry: Registry
 ) -> None:
     plane = control_plane
-    await plane.deploy(LIMITED)
-    running, waiting = [await plane.invoke("limited") for _ in range(2)]
-    run = await plane.until_worker_runs(running)
-    await plane.until(waiting, waits_for_a_slot)
+    run, (running, waiting) = await line_up(plane, 2)
     plane.provisioner.obedient = False
     await write(
         registry,
@@ -474,12 +480,8 @@ async def test_a_waiter_whose_wake_was_lost_gets_its_slot(
 ) -> None:
     """INV-12: once it was to be called, once it was called in vain."""
     plane = control_plane
-    await plane.deploy(LIMITED)
-    paths = [await plane.invoke("limited") for _ in range(4)]
-    run = await plane.until_worker_runs(paths[0])
-    for path in paths[1:]:
-        await plane.until(path, waits_for_a_slot)
-    # Two are hidden from the queue, so that nobody is called when the slot gets free.
+    run, paths = await line_up(plane, 4)
+    # Three are hidden from the queue, so that nobody is called when the slot gets free.
     await hide(registry, paths[1:])
     await run.play("SUCCEEDED")
     await plane.until_terminated(paths[0])
@@ -519,10 +521,7 @@ async def test_a_waiter_that_was_set_aside_by_mistake_comes_back(
     control_plane: ControlPlane, registry: Registry
 ) -> None:
     plane = control_plane
-    await plane.deploy(LIMITED)
-    first, second = [await plane.invoke("limited") for _ in range(2)]
-    run = await plane.until_worker_runs(first)
-    await plane.until(second, waits_for_a_slot)
+    run, (first, second) = await line_up(plane, 2)
     await show(registry, [second], queue_reason=QueueReason.WORKFLOW_LOST)
     await run.play("SUCCEEDED")
     await plane.until_terminated(first)
@@ -538,11 +537,7 @@ async def test_a_waiter_that_was_set_aside_without_a_workflow_rejoins_the_queue(
 ) -> None:
     """Its place is the one of its age, among those that wait when its workflow is started again."""
     plane = control_plane
-    await plane.deploy(LIMITED)
-    first, second, third, fourth = [await plane.invoke("limited") for _ in range(4)]
-    run = await plane.until_worker_runs(first)
-    for path in (second, third, fourth):
-        await plane.until(path, waits_for_a_slot)
+    run, (_, second, third, fourth) = await line_up(plane, 4)
     await lose_workflow(plane.temporal, id_of(second))
     await run.play("SUCCEEDED")
     run = await plane.until_worker_runs(third)
