@@ -183,8 +183,8 @@ class Invocation(Base):
     status: Mapped[InvocationStatus] = mapped_column(server_default=InvocationStatus.RUNNING.value)
     phase: Mapped[Phase] = mapped_column(server_default=Phase.QUEUED.value)
     queue_reason: Mapped[QueueReason | None] = mapped_column(server_default=QueueReason.NEW.value)
-    # Whose transaction has called it (an execution's, invocation's or function's id), so that the
-    # same transition, run again after a crash, wakes the same invocations.
+    # Whose transaction has called it (an execution's, invocation's, function's or sweep's id), so
+    # that the same transition, run again after a crash, wakes the same invocations.
     called_by: Mapped[str | None]
     # Since when it is called: one that does not come is woken again.
     called_at: Mapped[datetime | None]
