@@ -42,7 +42,7 @@ async def slot_handover(folder: Path, *, count: int) -> dict[str, float]:
         alone = await _gaps(stack, limit=1, count=count)
         crowd = await _gaps(stack, limit=5, count=count * 2)
         client = await connect(TemporalSettings(temporal_address=stack.temporal_address))
-        round_trip = await signal_round_trip(client, rounds=count)
+        round_trip = await signal_round_trip(client, rounds=count // 4)
     return {
         "signal_round_trip": round_trip,
         "limit_1_p50": statistics.median(alone),
