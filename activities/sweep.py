@@ -121,7 +121,7 @@ class SweepActivities:
             await _repair_each(found.closed, self._begin_again, done)
             await _repair_each(found.cancelled, self._cancel, done)
             for name, to_wake in ((REJOINED, found.set_aside), (WORKFLOWS_WOKEN, found.missing)):
-                await self._dispatcher.wake_invocations(to_wake[:_REPAIRS])
+                await self._dispatcher.wake(to_wake[:_REPAIRS])
                 done[name] += len(to_wake[:_REPAIRS])
                 done[LEFT] += len(to_wake[_REPAIRS:])
         return _report(request, done)
@@ -141,9 +141,9 @@ class SweepActivities:
                 )
             for function_id in functions:
                 to_wake = await self._call_next(function_id)
-                await self._dispatcher.wake_invocations(to_wake)
+                await self._dispatcher.wake(to_wake)
                 done[CALLED] += len(to_wake)
-            await self._dispatcher.wake_invocations(called)
+            await self._dispatcher.wake(called)
             done[CALLED_AGAIN] += len(called)
         return _report(request, done)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from temporalio.client import Client
@@ -36,6 +37,8 @@ from core.workflow_names import (
     deletion_workflow_id,
     preparation_workflow_id,
 )
+
+Id = TypeVar("Id", bound=str)
 
 logger = structlog.get_logger(__name__)
 
@@ -193,15 +196,22 @@ class Dispatcher:
 
         await _some_at_once(cancel, invocation_ids)
 
-    async def wake_invocations(self, invocation_ids: Sequence[InvocationId]) -> None:
-        """Tell workflows to ask again for a slot."""
+    async def wake(self, workflow_ids: Sequence[str]) -> list[str]:
+        """Tell workflows to look again: invocations for a slot, the deletion of a project.
 
-        async def wake(invocation_id: InvocationId) -> None:
-            async with self._tolerant("wake_invocation", invocation_id):
-                handle = self._client.get_workflow_handle(invocation_id)
+        Returns:
+            Those that could not be told: their workflow is gone, or Temporal is away.
+        """
+        told = set()
+
+        async def wake(workflow_id: str) -> None:
+            async with self._tolerant("wake", workflow_id):
+                handle = self._client.get_workflow_handle(workflow_id)
                 await handle.signal(WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+                told.add(workflow_id)
 
-        await _some_at_once(wake, invocation_ids)
+        await _some_at_once(wake, workflow_ids)
+        return [workflow_id for workflow_id in workflow_ids if workflow_id not in told]
 
     @asynccontextmanager
     async def _tolerant(self, action: str, workflow_id: str) -> AsyncIterator[None]:
@@ -216,13 +226,11 @@ class Dispatcher:
             )
 
 
-async def _some_at_once(
-    call: Callable[[InvocationId], Awaitable[None]], invocation_ids: Sequence[InvocationId]
-) -> None:
+async def _some_at_once(call: Callable[[Id], Awaitable[None]], workflow_ids: Sequence[Id]) -> None:
     limit = asyncio.Semaphore(_AT_ONCE)
 
-    async def limited(invocation_id: InvocationId) -> None:
+    async def limited(workflow_id: Id) -> None:
         async with limit:
-            await call(invocation_id)
+            await call(workflow_id)
 
-    await asyncio.gather(*(limited(invocation_id) for invocation_id in invocation_ids))
+    await asyncio.gather(*(limited(workflow_id) for workflow_id in workflow_ids))

@@ -80,7 +80,7 @@ async def temporal_worker(
     await provisioner.start(deployment)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
-        registry_activities = RegistryActivities(registry, provisioner=provisioner.kind)
+        registry_activities = RegistryActivities(registry, dispatcher)
         deletion = DeletionActivities(registry, client)
         changes = None
         if provisioner.follows_outcomes:
