@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from core.commands import expected_errors, table_options
+from core.commands import ending_at_once, expected_errors, table_options
 
 
 @click.command()
@@ -43,7 +43,7 @@ def api(
     """Serve the HTTP API.
 
     Reads CONTROL_PLANE_API_KEY, POSTGRES_* and TEMPORAL_*. Temporal may be away at the start and
-    later; for now, invocations accepted while it is away stay queued, also when it is back.
+    later: invocations that are accepted meanwhile run when it is back.
     """
     import asyncio
 
@@ -53,7 +53,7 @@ def api(
     from core.provisioner_kinds import find_kind
 
     configure_logging()
-    with expected_errors(CannotListenError):
+    with ending_at_once(), expected_errors(CannotListenError):
         kind, _ = find_kind(provisioner)
         asyncio.run(
             run_api(

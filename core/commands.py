@@ -5,8 +5,10 @@ Only click is imported at the top, so that `--help` stays quick.
 
 # ruff: noqa: PLC0415 - heavy imports wait until a command runs
 
+import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import click
@@ -62,6 +64,31 @@ def expected_errors(*others: type[Exception]) -> Iterator[None]:
     except others as error:
         # As they are: the end of a server's log, for example, is easier to read in lines.
         raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End the process with the block, past the interpreter's own shutdown.
+
+    Temporal's client has native threads. One that comes back while the interpreter is being taken
+    down aborts the process, after everything was done and said ("PyGILState_Release: thread state
+    must be current when releasing" was seen). Usage errors, before anything was connected, and
+    errors that nobody expects pass through.
+    """
+    code = 0
+    try:
+        yield
+    except click.UsageError:
+        raise
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def one_line(error: BaseException | None) -> str:

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from core.commands import expected_errors
+from core.commands import ending_at_once, expected_errors
 
 
 def _run(program: Coroutine[Any, Any, int]) -> None:
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
     from standalone.errors import StandaloneError  # noqa: PLC0415 - quick --help
 
-    with expected_errors(StandaloneError, ProvisionerError):
+    with ending_at_once(), expected_errors(StandaloneError, ProvisionerError):
         try:
             sys.exit(asyncio.run(program))
         except KeyboardInterrupt:

@@ -1,11 +1,8 @@
 """The `worker` command (also `loop`). Heavy imports are inside, so that `--help` is quick."""
 
-import os
-import sys
-
 import click
 
-from core.commands import expected_errors, one_line, table_options
+from core.commands import ending_at_once, expected_errors, table_options
 
 
 @click.command()
@@ -30,13 +27,5 @@ def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> Non
     from worker.run import main  # noqa: PLC0415 - quick --help
 
     configure_logging()
-    with expected_errors(ProvisionerError):
-        try:
-            main(provisioner=provisioner, create_tables=create_tables, delete_tables=delete_tables)
-        except ConnectionError as error:
-            click.ClickException(one_line(error)).show()
-            # Not sys.exit: the failed connection's native threads were seen to abort the process
-            # when they met an interpreter that was being taken down. Nothing is open that needs
-            # closing.
-            sys.stderr.flush()
-            os._exit(1)
+    with ending_at_once(), expected_errors(ProvisionerError):
+        main(provisioner=provisioner, create_tables=create_tables, delete_tables=delete_tables)
