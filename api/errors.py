@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from core.contract.system import ErrorMessage, ValidationProblems
 from core.errors import (
@@ -25,6 +27,7 @@ from core.errors import (
 
 logger = structlog.get_logger(__name__)
 
+_METHODS: Final = ("DELETE", "GET", "HEAD", "POST", "PUT")
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 MAX_ECHOED_CHARACTERS: Final = 1000
@@ -73,10 +76,30 @@ def install(app: FastAPI) -> None:
             {"detail": unavailable.detail}, status_code=unavailable.status, headers=_RETRY_AFTER
         )
 
+    async def answer_wrong_method(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        # A path with several methods has a route for each, and the error knows only one of them.
+        allowed = ", ".join(_methods_of(request))
+        return JSONResponse({"detail": error.detail}, status_code=405, headers={"Allow": allowed})
+
+    app.add_exception_handler(405, answer_wrong_method)
     app.add_exception_handler(ControlPlaneError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     app.add_exception_handler(DBAPIError, answer_database_error)
     app.add_exception_handler(PoolTimeoutError, answer_database_error)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Give the methods that the request's path is served for."""
+    routes = request.app.routes
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 def _will_pass(error: Exception) -> bool:

@@ -31,13 +31,21 @@ async def test_an_unknown_path_is_404_as_json(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("HEAD", "/"), ("POST", "/"), ("PATCH", "/projects/shop"), ("DELETE", "/projects")],
+    ("method", "path", "allowed"),
+    [
+        ("HEAD", "/", "GET"),
+        ("POST", "/", "GET"),
+        ("PATCH", "/projects/shop", "DELETE, GET, PUT"),
+        ("DELETE", "/projects", "GET"),
+        ("PUT", "/projects/p/versions/v/functions/f/invocations", "GET, POST"),
+    ],
 )
-async def test_an_unknown_method_is_405_with_allow(api: Api, method: str, path: str) -> None:
+async def test_an_unknown_method_is_405_with_allow(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
     answer = await api.request(method, path)
     assert answer.status_code == 405
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == allowed
     if method != "HEAD":
         assert answer.json() == {"detail": "Method Not Allowed"}
 
