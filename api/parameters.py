@@ -4,22 +4,20 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path
-from pydantic import AfterValidator
 
-from core.contract.base import storable
+from core.contract.base import CleanText
 from core.contract.versions import parse_version_reference
 from core.ids import ExecutionId, InvocationId, VersionId
 from registry.executions import ExecutionPath
 
-ProjectName = Annotated[str, AfterValidator(storable), Path(description="The project's name")]
+ProjectName = Annotated[CleanText, Path(description="The project's name")]
 VersionReference = Annotated[
-    str,
-    AfterValidator(storable),
+    CleanText,
     Path(description="A version's id, or `latest` (in any letter case) for the newest"),
 ]
-FunctionName = Annotated[str, AfterValidator(storable), Path(description="The function's name")]
-InvocationIdText = Annotated[str, AfterValidator(storable), Path(description="The invocation's id")]
-ExecutionIdText = Annotated[str, AfterValidator(storable), Path(description="The execution's id")]
+FunctionName = Annotated[CleanText, Path(description="The function's name")]
+InvocationIdText = Annotated[CleanText, Path(description="The invocation's id")]
+ExecutionIdText = Annotated[CleanText, Path(description="The execution's id")]
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 IdempotencyKey = Annotated[

@@ -107,7 +107,10 @@ def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, Va
 EpochSeconds = int
 """A time as whole seconds since 1970-01-01 UTC, rounded down."""
 
-CleanText = Annotated[str, AfterValidator(storable)]
+NO_NUL: Final = r"^[^\x00]*$"
+"""What `storable` refuses, as far as a pattern can tell: other texts are no JSON that travels."""
+
+CleanText = Annotated[str, AfterValidator(storable), Field(json_schema_extra={"pattern": NO_NUL})]
 """A text that Postgres can store."""
 
 NameText = Annotated[
