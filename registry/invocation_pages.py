@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import (
     BindParameter,
-    ColumnElement,
     Integer,
     bindparam,
     literal,
@@ -26,7 +25,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
+from sqlalchemy.orm import aliased, defer
 
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
@@ -161,31 +160,23 @@ def _select_page(status: InvocationStatus | None, *, of_parent: bool) -> AnySele
 def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
     """Select the ids of one status, newest first.
 
-    The whole key of the index is compared and sorted by, also where it is the same for all entries:
-    only that index can give this order. Sorted by the id alone, Postgres may as well go through
-    the primary key until it has met enough of the function's invocations.
+    The status is compared by its order, and sorted by, although it is the same for all entries:
+    only the index meant here can give that order. Sorted by the id alone, Postgres may as well go
+    through the primary key until it has met enough of the function's invocations.
     """
     listed = aliased(Invocation)
-    columns: list[InstrumentedAttribute[Any]] = [listed.function_id, listed.status]
-    values: list[ColumnElement[Any]] = [
-        bindparam("function_id", type_=listed.function_id.type),
-        literal(status, type_=listed.status.type),
-    ]
-    ids = select(listed.id)
-    if of_parent:
-        columns.insert(0, listed.parent_id)
-        values.insert(0, bindparam("parent_id", type_=listed.parent_id.type))
-        # What the index is limited to does not follow from comparisons of rows.
-        ids = ids.where(listed.parent_id.is_not(None))
+    same_status = literal(status, type_=listed.status.type)
     before = bindparam("before", type_=listed.id.type)
-    return (
-        ids.where(
-            tuple_(*columns) >= tuple_(*values),
-            tuple_(*columns, listed.id) < tuple_(*values, before),
-        )
-        .order_by(*(column.desc() for column in (*columns, listed.id)))
-        .limit(_ONE_MORE)
+    ids = select(listed.id).where(
+        listed.function_id == bindparam("function_id"),
+        # Where the range begins, seen from its newest entry, and where it ends. A comparison of
+        # rows could not end it: Postgres would read on through the other status.
+        tuple_(listed.status, listed.id) < tuple_(same_status, before),
+        listed.status >= same_status,
     )
+    if of_parent:
+        ids = ids.where(listed.parent_id == bindparam("parent_id"))
+    return ids.order_by(listed.status.desc(), listed.id.desc()).limit(_ONE_MORE)
 
 
 def _first_id_behind(offset: InvocationOffset) -> str:

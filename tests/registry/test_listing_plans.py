@@ -64,7 +64,7 @@ def flatten(plan: Json) -> Iterator[Json]:
 
 
 def wasteful(nodes: list[Json], *, rows: int) -> list[Json]:
-    """The nodes that sort more than `rows`, or read more of the invocations, or throw some away."""
+    """The nodes that sort more than `rows`, read more of the invocations, or throw some away."""
     return [
         {key: value for key, value in node.items() if key != "Plans"}
         for node in nodes
@@ -74,8 +74,16 @@ def wasteful(nodes: list[Json], *, rows: int) -> list[Json]:
             node["Node Type"] == "Seq Scan"
             or node["Actual Rows"] * node["Actual Loops"] > rows
             or node.get("Rows Removed by Filter", 0) > 0
+            or _reads_on(node)
         )
     ]
+
+
+def _reads_on(node: Json) -> bool:
+    """Whether an index is read beyond what is given: those entries are counted nowhere else."""
+    looked_up = node["Actual Loops"] * (node["Actual Rows"] + 1)
+    blocks: int = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+    return "Scan" in node["Node Type"] and blocks > 8 * (looked_up + 1)
 
 
 def middle_of(filled: Filled) -> InvocationOffset:
