@@ -56,6 +56,10 @@ up: $(USER_STAMP) ## Run Postgres, Temporal, API and Temporal worker until Ctrl-
 test: $(DEV_STAMP) ## Run all tests, two at a time (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(DEV_STAMP) ## Send a running stack what the OpenAPI document allows, and what not (ARGS="--seed 1")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 .PHONY: check
 check: $(DEV_STAMP) ## Format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ import aiohttp
 from bench.engine import bare_completions
 from bench.instant import InstantProvisioner
 from bench.limit import slot_handover
+from bench.listing import listing, print_listing
 from core.logging import configure_logging
 from core.settings import TemporalSettings
 from core.temporal import connect
@@ -175,24 +176,32 @@ def _print(cold: Json, throughput: Json, handover: Json) -> None:
         print(f"  {name.replace('_', ' '):<42} {seconds:>8.3f} {seconds / unit:>9.2f}")
 
 
-async def _main(count: int, output: Path | None) -> None:
+async def _main(count: int, rows: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="control-plane-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
         cold = await _cold_start(folder, count=count)
         throughput = await _throughput(folder, count=count * 6)
         handover = await slot_handover(folder, count=count)
+        lists = await listing(folder / "listing", sizes=(10_000, rows))
     _print(cold, throughput, handover)
+    print_listing(lists)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"cold_start": cold, "throughput": throughput, "slot_handover": handover}
+        figures = {
+            "cold_start": cold,
+            "throughput": throughput,
+            "slot_handover": handover,
+            "listing": lists,
+        }
         output.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--count", type=int, default=40, help="cold starts to measure")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="invocations to list among")
     parser.add_argument("--output", type=Path, help="write the figures as JSON too")
     arguments = parser.parse_args()
     configure_logging(level="ERROR")
-    asyncio.run(_main(arguments.count, arguments.output))
+    asyncio.run(_main(arguments.count, arguments.rows, arguments.output))

@@ -68,7 +68,10 @@ class InvocationInfo(ContractModel):
     phase_detail: str | None
     """For a person: why it waits, why it ended."""
     queue_position: int | None
-    """1 for the next invocation of the function to get a slot; null unless it is QUEUED."""
+    """1 for the next invocation of the function to get a slot; null unless it is QUEUED.
+
+    1000 stands for every place from there on.
+    """
     temporal_url: str | None
     """This invocation's workflow in Temporal's web UI, where its address is configured."""
 

@@ -88,9 +88,10 @@ async def test_an_offset_need_not_exist(api: Api, function: str, three: list[str
         **await _page(api, function, max_results=0),
         "next_offset": None,
     }
-    far_future = await _page(api, function, initial_offset="99999999999999,inv-1")
-    assert _ids(far_future) == three
-    assert _ids(await _page(api, function, initial_offset="-5,inv-1")) == []
+    for far_future in ("99999999999999,inv-1", f"{'9' * 30},inv-1"):
+        assert _ids(await _page(api, function, initial_offset=far_future)) == three
+    for long_ago in ("-5,inv-1", f"-{'9' * 29},inv-1", "0,inv-z", "1,\U0010ffff"):
+        assert _ids(await _page(api, function, initial_offset=long_ago)) == []
     second = await api.ok("GET", f"{function}/invocations/{three[1]}")
     time = second["creation_time"]
     # An id that sorts behind all of its second includes the second, one before it does not.
