@@ -28,9 +28,11 @@ def main(parent: int, death_signal: int, user: str, program: list[str]) -> None:
     if os.getppid() != parent:
         # The parent died before it could be watched.
         os.kill(os.getpid(), signal.SIGKILL)
-    # Python ignores these two, and an ignored signal stays ignored across exec.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    # An ignored signal stays ignored across exec: those that Python ignores, and those that whoever
+    # started us does (`nohup`, or a shell with `&`).
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.umask(0o077)
     try:
