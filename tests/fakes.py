@@ -43,6 +43,8 @@ class ScriptedProvisioner(Provisioner):
         # Raised by the next calls, one each, before anything is done.
         self.prepare_errors: list[Exception] = []
         self.provision_errors: list[Exception] = []
+        # Raised after the worker was made: its answer is lost.
+        self.lost_answers: list[Exception] = []
         self.terminate_errors: list[Exception] = []
         self.list_errors: list[Exception] = []
         # Calls wait here while cleared.
@@ -73,6 +75,8 @@ class ScriptedProvisioner(Provisioner):
         execution_id = request.execution_id
         if execution_id not in self.forbidden:
             self.workers.setdefault(execution_id, ScriptedWorker(request))
+        if self.lost_answers:
+            raise self.lost_answers.pop(0)
         return WorkerRecord(
             execution_id=execution_id,
             state={"id": execution_id},

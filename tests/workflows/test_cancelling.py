@@ -4,13 +4,35 @@ The rules are those of docs/behaviours.md. A cancel in back-off, while provision
 running is tested in test_invocation.py; one of a waiter for a slot in test_waiting.py.
 """
 
+from temporalio.api.enums.v1 import EventType
+
 from provisioners.base import ProvisionerError
-from tests.harness import LIMITED, RETRYABLE, STANDARD, ControlPlane, Json, eventually_true
+from tests.harness import (
+    LIMITED,
+    RETRYABLE,
+    STANDARD,
+    ControlPlane,
+    Json,
+    eventually,
+    eventually_true,
+)
 
 
 def parent_of(function: str, path: str) -> Json:
     invocation_id = path.rsplit("/", 1)[1]
     return {"parent_invocation": {"function_name": function, "invocation_id": invocation_id}}
+
+
+async def until_in_history(
+    plane: ControlPlane, path: str, event_type: "EventType.ValueType"
+) -> None:
+    """Wait until the workflow of an invocation has come to an event of a type."""
+    handle = plane.temporal.get_workflow_handle(path.rsplit("/", 1)[1])
+
+    async def types() -> list["EventType.ValueType"]:
+        return [event.event_type for event in (await handle.fetch_history()).events]
+
+    await eventually(types, lambda seen: event_type in seen)
 
 
 async def test_a_cancel_while_the_function_is_being_prepared(control_plane: ControlPlane) -> None:
@@ -84,6 +106,27 @@ async def test_can_2_a_cancel_leaves_parents_and_others_alone(control_plane: Con
         assert run.worker.terminations == 0
         await run.play("SUCCEEDED")
         assert (await plane.until_terminated(path))["phase"] == "SUCCEEDED"
+
+
+async def test_a_worker_whose_provisioning_failed_after_the_cancel_is_ended(
+    control_plane: ControlPlane,
+) -> None:
+    """The call that was under way has made a worker, and its answer was lost."""
+    plane = control_plane
+    await plane.deploy(RETRYABLE)
+    plane.provisioner.may_provision.clear()
+    plane.provisioner.lost_answers.append(ProvisionerError("the connection broke"))
+    path = await plane.invoke("retryable")
+    await plane.until(path, lambda s: s["phase"] == "PROVISIONING")
+    await plane.call("PUT", f"{path}/cancel")
+    await until_in_history(plane, path, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED)
+
+    plane.provisioner.may_provision.set()
+
+    over = await plane.until_terminated(path)
+    (worker,) = plane.provisioner.workers.values()
+    assert (worker.terminations, worker.ended.is_set()) == (1, True)
+    assert (over["phase"], over["executions"][0]["cause"]) == ("CANCELLED", "cancelled")
 
 
 async def test_why_an_end_cannot_be_confirmed_is_shown(control_plane: ControlPlane) -> None:
