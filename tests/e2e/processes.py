@@ -93,8 +93,13 @@ class Program:
         return self.stdout
 
     def _must_run(self) -> None:
-        code = self._process.poll()
+        code = self.exit_code
         assert code is None, f"ended with {code}\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}"
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)

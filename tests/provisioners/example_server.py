@@ -51,9 +51,18 @@ class ExampleServer:
 
         wait_for(listens)
 
+    @property
+    def server_pid(self) -> int | None:
+        """None if the server does not run."""
+        return None if self._process.poll() is not None else self._process.pid
+
+    def wait(self) -> None:
+        """Wait until the server has ended."""
+        self._process.wait(20)
+
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(20)
+        self.wait()
 
     def worker(self, execution_id: str) -> Path:
         """The folder of an execution's worker."""
