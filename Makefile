@@ -85,6 +85,10 @@ prove-limit: $(DEV_STAMP) ## Prove the concurrency limit: 500 invocations, worke
 	@CONTROL_PLANE_PROVE_LIMIT=500 $(BIN)/python -m pytest -o log_cli=true --log-cli-level=WARNING \
 	  tests/e2e/test_concurrency_limit.py $(ARGS)
 
+.PHONY: chaos
+chaos: $(DEV_STAMP) ## Kill, stop and cut off parts of a stack under load, then check it (SEED=7 MINUTES=20)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
 .PHONY: record
 record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; never to mend a failing replay)
 	@$(BIN)/python -m tests.replay.record $(ARGS)

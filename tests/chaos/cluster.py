@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -204,10 +205,9 @@ async def running_cluster(folder: Path) -> AsyncIterator[tuple[Cluster, Temporal
                 for number in range(count)
             ]
             stack.push_async_callback(_clean_up, plane)
-            for program in programs:
-                kept.append(await stack.enter_async_context(program))
+            kept += [await stack.enter_async_context(program) for program in programs]
             for port in ports:
-                await asyncio.to_thread(wait_for, lambda port=port: _listens(port), seconds=60)
+                await asyncio.to_thread(wait_for, partial(_listens, port), seconds=60)
         temporal_client = await connect(TemporalSettings(temporal_address=temporal.address))
         yield Cluster(planes, kept, links), temporal_client
 

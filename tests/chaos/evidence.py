@@ -1,4 +1,4 @@
-"""What is left when all is over: in the registry, in Temporal, and in the functions' own records."""
+"""What is left when all is over: in the registry, in Temporal, in the functions' own records."""
 
 import json
 from collections import defaultdict
@@ -128,20 +128,23 @@ async def gather_evidence(
         )
     for listed in runs.values():
         listed.sort(key=lambda run: run.started_at)
-    recorded = {
-        path.name: _read_marks(path)
-        for path in marks.iterdir()
-        if path.name.startswith("inv-") and path.suffix == ""
-    }
-    breaches = marks / "breaches"
     return Evidence(
         invocations=invocations,
         executions=executions,
         logs=logs,
         runs=runs,
-        marks=recorded,
-        breaches=[str(one) for one in _read_marks(breaches)] if breaches.exists() else [],
+        marks=_marks_in(marks),
+        breaches=_breaches_in(marks),
     )
+
+
+def _marks_in(folder: Path) -> dict[str, Sequence[Json]]:
+    # Beside a file of an invocation lies its lock.
+    return {path.name: _read_marks(path) for path in folder.glob("inv-*") if not path.suffix}
+
+
+def _breaches_in(folder: Path) -> list[str]:
+    return [str(breach) for path in folder.glob("breaches") for breach in _read_marks(path)]
 
 
 def _read_marks(path: Path) -> list[Json]:

@@ -56,6 +56,15 @@ _WEIGHTS: Mapping[Kind, int] = {
 }
 
 
+def one_by_one(*, seconds: float, targets: Mapping[str, Sequence[Kind]]) -> list[Fault]:
+    """List each fault that there can be, once; all last equally long, and none has a time."""
+    return [
+        Fault(at=0, seconds=0 if kind is Kind.KILL_CHILD else seconds, kind=kind, target=target)
+        for target, kinds in targets.items()
+        for kind in kinds
+    ]
+
+
 def plan_faults(
     seed: int, *, seconds: float, longest: float, targets: Mapping[str, Sequence[Kind]]
 ) -> list[Fault]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from temporalio.client import WorkflowExecutionStatus
 
@@ -98,7 +99,7 @@ def _all_are_known(case: Case) -> Results:
 def _never_two_at_once(case: Case) -> Results:
     yield from case.evidence.breaches
     for executions in case.evidence.executions.values():
-        for earlier, later in zip(executions, executions[1:], strict=False):
+        for earlier, later in pairwise(executions):
             ended = earlier.terminated_at
             if ended is None or ended > later.created_at:
                 yield f"{later.id} was made before the end of {earlier.id}"

@@ -1,4 +1,4 @@
-"""The callers: they start tasks, cancel some, follow each to its end, and look closely on the way."""
+"""The callers: they start tasks, cancel some, follow each to its end, and look on the way."""
 
 import asyncio
 import fcntl
@@ -53,6 +53,12 @@ class Load:
     acknowledged: int = 0
     """Updates that were looked for right after their acknowledgement."""
 
+    _stopped: bool = False
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopped = True
+
     async def deploy(self, folder: Path) -> None:
         """Register the project's one version, and wait until it is ready."""
         await self.client.call("PUT", f"/projects/{PROJECT}", accept=(200, 409))
@@ -60,12 +66,11 @@ class Load:
         _, version = await self.client.call("POST", f"/projects/{PROJECT}/versions", body=body)
         self._functions = f"/projects/{PROJECT}/versions/{version['version_id']}/functions"
 
-    async def run(self, *, seconds: float, per_second: float) -> None:
-        """Start tasks for so long, and follow each to its end."""
+    async def run(self, *, per_second: float) -> None:
+        """Start tasks until `stop` is called, and follow each to its end."""
         places = asyncio.Semaphore(self.at_once)
-        end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            while time.monotonic() < end:
+            while not self._stopped:
                 await places.acquire()
                 following = group.create_task(self._run_one(next(self.tasks)))
                 following.add_done_callback(lambda _: places.release())
@@ -74,6 +79,24 @@ class Load:
     def over(self) -> int:
         """Count those that were seen to have ended."""
         return sum(one.over_at is not None for one in self.accepted)
+
+    def succeeded_since(self, at: float) -> bool:
+        """Say whether a call that was made after this time has succeeded."""
+        return self.first_success_since(at) is not None
+
+    def first_success_since(self, at: float) -> float | None:
+        """Give when the first of the calls made after a time has succeeded.
+
+        Only those count that neither fail nor work for long by their script.
+        """
+        return min(
+            (
+                one.over_at
+                for one in self.accepted
+                if one.posted_at >= at and one.over_at is not None and one.task.is_plain
+            ),
+            default=None,
+        )
 
     async def _run_one(self, task: Task) -> None:
         try:

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from tests.chaos.faults import Fault
 from tests.chaos.invariants import Finding
-from tests.chaos.load import Accepted
 
 _SHOWN_BREACHES = 20
-_PLAIN_FUNCTIONS = {"work", "once"}
 
 
 def say(text: str) -> None:
@@ -17,11 +15,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def say_faults(healed: Sequence[tuple[Fault, float]], restarts: Mapping[str, int]) -> None:
+def say_faults(faults: Sequence[Fault], restarts: Mapping[str, int]) -> None:
     """Print how often what went wrong."""
     say("\nFaults")
     by_kind: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for fault, _ in healed:
+    for fault in faults:
         by_kind[fault.kind][fault.target] += 1
     for kind, targets in sorted(by_kind.items()):
         listed = ", ".join(f"{target} {count}" for target, count in targets.most_common())
@@ -30,36 +28,14 @@ def say_faults(healed: Sequence[tuple[Fault, float]], restarts: Mapping[str, int
     say(f"  started again: {started_again or 'nothing'}")
 
 
-def say_recovery(healed: Sequence[tuple[Fault, float]], accepted: Sequence[Accepted]) -> None:
-    """Print how soon after the end of each fault a new call had succeeded.
-
-    Only faults count that no other one overlapped until then. A call that fails and is tried again
-    by its script, or works for long, counts with all of its time.
-    """
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    others = [(at - fault.seconds, at) for fault, at in healed]
-    for fault, at in healed:
-        after = [
-            one.over_at
-            for one in accepted
-            if one.posted_at >= at
-            and one.over_at is not None
-            and one.task.function in _PLAIN_FUNCTIONS
-        ]
-        if not after:
-            continue
-        first = min(after)
-        overlapping = sum(begun < first and ended > at - fault.seconds for begun, ended in others)
-        if overlapping == 1:
-            times[fault.kind].append(first - at)
-    say("\nSeconds from the end of a fault to the end of the first call made after it")
-    for kind, seconds in sorted(times.items()):
+def say_recovery(seconds: Mapping[str, Sequence[float]]) -> None:
+    """Print how long it took from the end of a fault, by what it was."""
+    say("\nSeconds from the end of a fault to the first success of a call made after it")
+    for name, times in sorted(seconds.items()):
         say(
-            f"  {kind:<11} {len(seconds):>4}   p50 {statistics.median(seconds):.1f}, "
-            f"longest {max(seconds):.1f}"
+            f"  {name:<32} {len(times):>4}   p50 {statistics.median(times):5.1f}"
+            f"   longest {max(times):5.1f}"
         )
-    if not times:
-        say("  (no fault was without another one beside it)")
 
 
 def say_findings(findings: Sequence[Finding]) -> bool:

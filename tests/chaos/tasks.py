@@ -48,6 +48,11 @@ class Task:
     """Seconds after which the caller cancels it."""
     children: list["Task"] = field(default_factory=list)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does nothing but return, at once."""
+        return self.function == "work" and self.argument["acts"] == [{"end": "succeed"}]
+
 
 class TaskMaker:
     """Makes tasks from a seed."""
@@ -59,10 +64,11 @@ class TaskMaker:
         self._longest = longest
         self._count = 0
 
-    def endlessly(self) -> Iterator[Task]:
+    def mixed(self) -> Iterator[Task]:
         """Make one after another, of mixed kinds."""
         makers = {
-            self._succeed: 5,
+            self._plain: 2,
+            self._succeed: 4,
             self._fail_for_good: 1,
             self._steps: 2,
             self._limited: 4,
@@ -75,6 +81,14 @@ class TaskMaker:
         while True:
             (make,) = self._chance.choices(list(makers), weights=list(makers.values()))
             yield make()
+
+    def plain(self) -> Iterator[Task]:
+        """Make one after another that returns at once."""
+        while True:
+            yield self._plain()
+
+    def _plain(self) -> Task:
+        return self._make("work", [{"end": "succeed"}])
 
     def _make(
         self,
