@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 PROJECT = "storm"
 _WAIT_SECONDS = 5
+_AT_ONCE = 40
+_PROBES_PER_SECOND = 0.5
 
 
 @dataclass(kw_only=True)
@@ -40,13 +42,13 @@ class Load:
         client: leads to its API.
         tasks: what to call.
         marks: the folder with what the functions record.
-        at_once: how many calls are under way at most.
+        probes: what to call beside it, to see how soon calls succeed again.
     """
 
     client: Client
     tasks: Iterator[Task]
+    probes: Iterator[Task]
     marks: Path
-    at_once: int
     accepted: list[Accepted] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     """What was seen and must not be."""
@@ -68,13 +70,20 @@ class Load:
 
     async def run(self, *, per_second: float) -> None:
         """Start tasks until `stop` is called, and follow each to its end."""
-        places = asyncio.Semaphore(self.at_once)
         async with asyncio.TaskGroup() as group:
-            while not self._stopped:
-                await places.acquire()
-                following = group.create_task(self._run_one(next(self.tasks)))
-                following.add_done_callback(lambda _: places.release())
-                await asyncio.sleep(1 / per_second)
+            group.create_task(self._start(self.tasks, group, per_second, at_once=_AT_ONCE))
+            # Never held up by what else is under way.
+            group.create_task(self._start(self.probes, group, _PROBES_PER_SECOND, at_once=1000))
+
+    async def _start(
+        self, tasks: Iterator[Task], group: asyncio.TaskGroup, per_second: float, *, at_once: int
+    ) -> None:
+        places = asyncio.Semaphore(at_once)
+        while not self._stopped:
+            await places.acquire()
+            following = group.create_task(self._run_one(next(tasks)))
+            following.add_done_callback(lambda _: places.release())
+            await asyncio.sleep(1 / per_second)
 
     def over(self) -> int:
         """Count those that were seen to have ended."""

@@ -30,12 +30,14 @@ def say_faults(faults: Sequence[Fault], restarts: Mapping[str, int]) -> None:
 
 def say_recovery(seconds: Mapping[str, Sequence[float]]) -> None:
     """Print how long it took from the end of a fault, by what it was."""
-    say("\nSeconds from the end of a fault to the first success of a call made after it")
-    for name, times in sorted(seconds.items()):
-        say(
-            f"  {name:<32} {len(times):>4}   p50 {statistics.median(times):5.1f}"
-            f"   longest {max(times):5.1f}"
-        )
+    say("\nSeconds from the end of a fault, with no other under way, to the success of a new call")
+    everything = [time for times in seconds.values() for time in times]
+    for name, times in [*sorted(seconds.items()), ("all", everything)]:
+        if times:
+            say(
+                f"  {name:<26} {len(times):>4}   p50 {statistics.median(times):5.1f}"
+                f"   longest {max(times):5.1f}"
+            )
 
 
 def say_findings(findings: Sequence[Finding]) -> bool:

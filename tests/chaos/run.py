@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -19,13 +18,12 @@ from tests.chaos.faults import Fault, one_by_one, plan_faults
 from tests.chaos.invariants import Case, Finding, check
 from tests.chaos.load import Load
 from tests.chaos.report import say, say_faults, say_findings, say_recovery
-from tests.chaos.storm import Healed, Storm
+from tests.chaos.storm import Storm
 from tests.chaos.tasks import TaskMaker
 from tests.e2e.processes import processes_that_mention
 
 PROJECT_FOLDER = Path(__file__).parent / "project"
 _PER_SECOND = {"process": 2.0, "external": 0.7}
-_AT_ONCE = 40
 _LONGEST_WORK_SECONDS = 40.0
 _SETTLE_SECONDS = 300.0
 """How long everything may take to come to its end after the last fault."""
@@ -64,7 +62,7 @@ async def run_chaos(options: Options, folder: Path) -> bool:
         for plane in cluster.planes:
             findings += await _judge(plane, loads[plane.name], temporal, cluster)
     say_faults([healed.fault for healed in storm.healed], cluster.restarts())
-    say_recovery(_recovery(storm.healed, list(loads.values()), options=options))
+    say_recovery(storm.recovery(list(loads.values())))
     return say_findings(findings)
 
 
@@ -80,14 +78,21 @@ def _plan(cluster: Cluster, options: Options) -> list[Fault]:
 def _load(plane: Plane, http: aiohttp.ClientSession, *, options: Options, folder: Path) -> Load:
     marks = folder / f"marks-{plane.name}"
     marks.mkdir()
-    maker = TaskMaker(
-        options.seed,
-        marks=str(marks),
-        name=plane.name,
-        longest=min(options.longest, _LONGEST_WORK_SECONDS),
+    maker, probes = (
+        TaskMaker(
+            options.seed,
+            marks=str(marks),
+            name=name,
+            longest=min(options.longest, _LONGEST_WORK_SECONDS),
+        )
+        for name in (plane.name, f"{plane.name}-probe")
     )
-    tasks = maker.mixed() if options.seconds else maker.plain()
-    return Load(client=Client(http), tasks=tasks, marks=marks, at_once=_AT_ONCE)
+    return Load(
+        client=Client(http),
+        tasks=maker.mixed() if options.seconds else maker.plain(),
+        probes=probes.plain(),
+        marks=marks,
+    )
 
 
 async def _disturb(storm: Storm, loads: Mapping[str, Load], *, options: Options) -> list[str]:
@@ -124,19 +129,6 @@ async def _disturb(storm: Storm, loads: Mapping[str, Load], *, options: Options)
         calling.cancel()
         storm.cluster.heal_everything()
     return lasting
-
-
-def _recovery(
-    healed: Sequence[Healed], loads: Sequence[Load], *, options: Options
-) -> dict[str, list[float]]:
-    """Give the seconds until calls succeeded again in both control planes, whatever was hit."""
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    for one in healed:
-        firsts = [load.first_success_since(one.at) for load in loads]
-        known = [first - one.at for first in firsts if first is not None]
-        if len(known) == len(loads):
-            times[one.fault.kind if options.seconds else str(one.fault)].append(max(known))
-    return times
 
 
 async def _judge(

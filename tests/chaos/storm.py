@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class Healed:
     fault: Fault
     at: float
     """When it was over, on the clock of `time.monotonic`."""
+    was_last: bool
+    """Whether no other fault was under way then."""
 
 
 @dataclass(kw_only=True)
@@ -29,6 +32,8 @@ class Storm:
     cluster: Cluster
     plan: Sequence[Fault]
     under_way: list[Fault] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)
+    """When each fault has begun, on the same clock."""
     healed: list[Healed] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -59,12 +64,29 @@ class Storm:
 
     async def _run_one(self, fault: Fault) -> None:
         self.under_way.append(fault)
+        self.begun.append(time.monotonic())
         ends_at = time.monotonic() + fault.seconds
         await self.cluster.begin(fault)
         await asyncio.sleep(ends_at - time.monotonic())
         self.cluster.end(fault)
         self.under_way.remove(fault)
-        self.healed.append(Healed(fault=fault, at=time.monotonic()))
+        self.healed.append(Healed(fault=fault, at=time.monotonic(), was_last=not self.under_way))
+
+    def recovery(self, loads: Sequence[Load]) -> dict[str, list[float]]:
+        """Give the seconds from the end of a fault until calls made after it succeeded everywhere.
+
+        Only for faults with no other one beside them then, and none before the success. By fault.
+        """
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for one in self.healed:
+            firsts = [load.first_success_since(one.at) for load in loads]
+            known = [first for first in firsts if first is not None]
+            if not one.was_last or len(known) < len(loads):
+                continue
+            recovered_at = max(known)
+            if not any(one.at < begun < recovered_at for begun in self.begun):
+                times[str(one.fault)].append(recovered_at - one.at)
+        return times
 
     async def tell_progress(self, loads: Sequence[Load]) -> None:
         """Print a line from time to time, until cancelled."""

@@ -67,8 +67,7 @@ class TaskMaker:
     def mixed(self) -> Iterator[Task]:
         """Make one after another, of mixed kinds."""
         makers = {
-            self._plain: 2,
-            self._succeed: 4,
+            self._succeed: 5,
             self._fail_for_good: 1,
             self._steps: 2,
             self._limited: 4,
