@@ -152,7 +152,11 @@ def test_a_postgres_that_refuses_ends_the_worker_with_one_line(
 ) -> None:
     """Only asked for with `--create-tables`; later the worker waits for Postgres."""
     environment = environment_for(registry_settings, servers)
-    environment |= {"POSTGRES_DB": "nowhere", "PROCESS_STATE_FOLDER": str(tmp_path)}
+    environment |= {
+        "POSTGRES_DB": "nowhere",
+        "POSTGRES_WAIT_SECONDS": "1",
+        "PROCESS_STATE_FOLDER": str(tmp_path),
+    }
     ended = run("worker", "--provisioner=process", "--create-tables", environment=environment)
     assert ended.returncode == 1, ended.stderr
     line = one_line(ended.stderr)
