@@ -75,17 +75,32 @@ class Worker:
         except (FileNotFoundError, ValueError):
             return None
 
-    def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        """Start the program, unless that was done before."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def was_started(self) -> bool:
+        """Say whether there is a process of it, or was; a start that is under way is waited for."""
+        if not self.folder.is_dir():
+            return False
+        descriptor = self._lock_unless_started()
+        if descriptor is not None:
+            os.close(descriptor)
+        return self.pid() is not None
+
+    def _lock_unless_started(self) -> int | None:
         end = time.monotonic() + 5
         while (descriptor := self.lock(fcntl.LOCK_EX)) is None:
             if self.pid() is not None:
-                return
+                return None
             # Another call starts it, or looks at it, at this moment.
             if time.monotonic() > end:
                 raise RefusedError(503, "The worker is being started")
             time.sleep(0.01)
+        return descriptor
+
+    def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        """Start the program, unless that was done before."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = self._lock_unless_started()
+        if descriptor is None:
+            return
         try:
             if self.pid() is not None:
                 return
@@ -169,6 +184,14 @@ class Workers:
         execution_id = text_of(body, "execution_id")
         if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", execution_id):
             raise RefusedError(422, "execution_id must be letters, digits and dashes")
+        worker = Worker(self._folder / execution_id)
+        # First of all: what the worker was made from may be gone, and the worker still runs.
+        if not worker.was_started():
+            self._start(worker, body)
+        details = {"type": "TEST", "identifier": execution_id, "logs_identifier": execution_id}
+        return {"worker_details": details}
+
+    def _start(self, worker: Worker, body: Json) -> None:
         folder = folder_of(text_of(body, "prepared_function_details", "identifier"))
         environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         environment["CONTROL_PLANE_PROJECT_FOLDER"] = str(folder)
@@ -176,9 +199,7 @@ class Workers:
         if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
             raise RefusedError(422, "environment must be an object of texts")
         environment |= wanted
-        Worker(self._folder / execution_id).start(command_of(folder), folder, environment)
-        details = {"type": "TEST", "identifier": execution_id, "logs_identifier": execution_id}
-        return {"worker_details": details}
+        worker.start(command_of(folder), folder, environment)
 
     def terminate(self, body: Json) -> Json:
         self._worker_of(body).ask_to_stop()
@@ -310,8 +331,13 @@ def main() -> None:
     if not key:
         parser.error("the environment variable PROVISIONER_API_KEY is not set")
     Handler.api_key = key
+    try:
+        server = Server((arguments.host, arguments.port), Handler)
+    except (OSError, OverflowError) as error:
+        where = f"{arguments.host}:{arguments.port}"
+        parser.exit(1, f"{parser.prog}: cannot listen at {where}: {error}\n")
     Handler.workers = Workers(arguments.state_folder, stop_timeout=arguments.stop_timeout)
-    with Server((arguments.host, arguments.port), Handler) as server:
+    with server:
         print(f"listening at http://{arguments.host}:{server.server_port}", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()

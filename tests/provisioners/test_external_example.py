@@ -206,6 +206,45 @@ class Asker:
         return (self.server.worker(self.execution_id) / "output.log").read_text()
 
 
+def test_the_example_server_gives_a_worker_again_whose_code_is_gone(
+    server: ExampleServer, stubborn: str, tmp_path: Path
+) -> None:
+    """What asks again wants to find the worker, perhaps in order to end it."""
+    worker = Asker(server, stubborn)
+    (tmp_path / "stubborn").rename(tmp_path / "gone")
+
+    worker.provision()
+
+    assert worker.status() == "RUNNING"
+    with pytest.raises(AssertionError, match="does not exist"):
+        Asker(server, stubborn)
+
+
+@pytest.mark.parametrize(("port", "says"), [("taken", "in use"), ("70000", "0-65535")])
+def test_a_port_that_the_example_server_cannot_have_is_one_clear_line(
+    server: ExampleServer, tmp_path: Path, port: str, says: str
+) -> None:
+    chosen = server.port if port == "taken" else port
+    ran = subprocess.run(
+        [
+            sys.executable,
+            EXAMPLE / "server.py",
+            f"--port={chosen}",
+            f"--state-folder={tmp_path}/other",
+        ],
+        env={"PATH": os.environ["PATH"], "PROVISIONER_API_KEY": KEY},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"server.py: cannot listen at 127.0.0.1:{chosen}: ")
+    assert says in line
+
+
 @pytest.fixture
 def stubborn(tmp_path: Path) -> str:
     """A project whose program does not stop at SIGTERM."""
