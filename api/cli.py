@@ -7,17 +7,12 @@ from typing import TextIO
 
 import click
 
-from core.commands import ending_at_once, expected_errors, table_options
+from core.commands import ending_at_once, expected_errors, provisioner_option, table_options
 
 
 @click.command()
-@click.option(
-    "--provisioner",
-    required=True,
-    metavar="KIND",
-    envvar="CONTROL_PLANE_PROVISIONER",
-    show_envvar=True,
-    help="The kind of compute that runs the functions; the same as that of the Temporal worker.",
+@provisioner_option(
+    help_text="What makes the workers of executions; the same as that of the Temporal worker."
 )
 @table_options
 @click.option(

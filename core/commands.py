@@ -9,11 +9,45 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _KindOption(click.Option):
+    """Says in its help which provisioners there are; looked up only when the help is shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from core.provisioner_kinds import installed_kinds
+
+        shown = copy(self)
+        shown.help = f"{self.help} Installed: {', '.join(installed_kinds()) or 'none'}."
+        return super(_KindOption, shown).get_help_record(ctx)
+
+
+def provisioner_option(*, help_text: str, default: str | None = None) -> Callable[[F], F]:
+    """Add `--provisioner`.
+
+    Args:
+        help_text: what it is for, as sentences.
+        default: the kind if none is named; without it, one must be named.
+    """
+    # To click, a default of None is a value: the option would not be missed.
+    presence: dict[str, Any] = (
+        {"required": True} if default is None else {"default": default, "show_default": True}
+    )
+    return click.option(
+        "--provisioner",
+        cls=_KindOption,
+        **presence,
+        metavar="KIND",
+        envvar="CONTROL_PLANE_PROVISIONER",
+        show_envvar=True,
+        help=help_text,
+    )
 
 
 def table_options(command: F) -> F:

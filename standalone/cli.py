@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from core.commands import ending_at_once, expected_errors
+from core.commands import ending_at_once, expected_errors, provisioner_option
 
 
 def _run(program: Coroutine[Any, Any, int]) -> None:
@@ -58,15 +58,7 @@ def _run(program: Coroutine[Any, Any, int]) -> None:
     type=click.IntRange(1, 65535),
     help="Port of Temporal's web UI. Default: 8233 if it is free, else any free one.",
 )
-@click.option(
-    "--provisioner",
-    default="process",
-    metavar="KIND",
-    envvar="CONTROL_PLANE_PROVISIONER",
-    show_envvar=True,
-    show_default=True,
-    help="What makes the workers of executions.",
-)
+@provisioner_option(help_text="What makes the workers of executions.", default="process")
 def up(
     *,
     data_folder: Path | None,

@@ -2,25 +2,23 @@
 
 import click
 
-from core.commands import ending_at_once, expected_errors, table_options
+from core.commands import ending_at_once, expected_errors, provisioner_option, table_options
 
 
 @click.command()
-@click.option(
-    "--provisioner",
-    required=True,
-    metavar="KIND",
-    envvar="CONTROL_PLANE_PROVISIONER",
-    show_envvar=True,
-    help="What makes the workers of executions, e.g. process.",
-)
+@provisioner_option(help_text="What makes the workers of executions.")
 @table_options
 def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> None:
-    """Run the Temporal worker: workflows, registry writes, provisioner calls.
+    """Run the Temporal worker; `loop` is the same as `worker`.
 
-    Connects to Postgres (POSTGRES_HOST, POSTGRES_DB, POSTGRES_USER, POSTGRES_PASSWORD) and to
-    Temporal (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE). Ends cleanly on SIGTERM; workers of executions
-    that still run go on and are taken over by the next Temporal worker.
+    It runs the workflows, the registry writes and the provisioner calls. Reads
+    CONTROL_PLANE_API_KEY, the same as that of the API. Connects to Postgres (POSTGRES_HOST,
+    POSTGRES_DB, POSTGRES_USER, POSTGRES_PASSWORD) and to Temporal (TEMPORAL_ADDRESS,
+    TEMPORAL_NAMESPACE), and tells workers where the API is (CONTROL_PLANE_API_URL). With the
+    provisioner external it also needs PROVISIONER_API_URL and PROVISIONER_API_KEY.
+
+    Ends cleanly on SIGTERM; workers of executions that still run go on and are taken over by the
+    next Temporal worker.
     """
     from core.logging import configure_logging  # noqa: PLC0415 - quick --help
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help

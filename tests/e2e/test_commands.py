@@ -106,6 +106,19 @@ def test_an_unknown_provisioner_is_a_usage_error(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["api", "worker", "loop", "up"])
+def test_the_help_names_the_provisioners(command: str) -> None:
+    ended = run(command, "--help", environment={})
+
+    assert ended.returncode == 0
+    shown = " ".join(ended.stdout.split())
+    assert "Installed: dev, external, process." in shown
+    if command in {"api", "worker", "loop"}:
+        assert "CONTROL_PLANE_API_KEY" in shown
+    if command in {"worker", "loop"}:
+        assert "`loop` is the same as `worker`" in shown
+
+
 @pytest.mark.parametrize("command", ["api", "worker"])
 def test_the_provisioner_must_be_named(registry_settings: RegistrySettings, command: str) -> None:
     ended = run(command, environment=environment_of(registry_settings))
