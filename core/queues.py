@@ -7,7 +7,10 @@ def control_queue(prefix: str) -> str:
 
 
 def provisioner_queue(prefix: str, kind: str) -> str:
-    """Name the queue of one provisioner kind's calls: prepare, provision, terminate."""
+    """Name the queue of one provisioner kind's calls: prepare, provision.
+
+    What was asked for before there were the queues below is still served here.
+    """
     return f"{prefix}-provision-{kind}"
 
 
@@ -18,3 +21,17 @@ def watch_queue(provisioner: str) -> str:
     of the calls that end workers.
     """
     return f"{provisioner}-watch"
+
+
+def termination_queue(provisioner: str) -> str:
+    """Name the queue on which the workers of a provisioner queue are ended.
+
+    That takes as long as the workers, or a provisioner that hangs, like. On a queue of their own,
+    terminations cannot use up the places of the calls that make workers.
+    """
+    return f"{provisioner}-terminate"
+
+
+def sweep_queue(provisioner: str) -> str:
+    """Name the queue of a provisioner queue's sweep, which repairs even if all others are full."""
+    return f"{provisioner}-sweep"

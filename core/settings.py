@@ -84,7 +84,7 @@ class WorkerSettings(_Settings):
     termination_grace_seconds: float = Field(default=10.0, ge=0, le=3600)
     """Seconds between the polite and the hard end of a worker."""
     max_workers: int = Field(default=1000, ge=1, le=100_000)
-    """Workers that one Temporal worker watches at the same time."""
+    """Workers that one Temporal worker watches, and may be ending, at the same time."""
     sweep_interval_seconds: float = Field(default=30.0, ge=0, le=3600)
     """Seconds from one sweep to the next; with 0 this Temporal worker does not ask for sweeps."""
 

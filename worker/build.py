@@ -1,6 +1,7 @@
 """Puts a Temporal worker together. The only place that knows all parts."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -13,7 +14,13 @@ from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from activities.sweep import SweepActivities
 from core.dispatch import Dispatcher
-from core.queues import control_queue, provisioner_queue, watch_queue
+from core.queues import (
+    control_queue,
+    provisioner_queue,
+    sweep_queue,
+    termination_queue,
+    watch_queue,
+)
 from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
 from core.workflow_states import WorkflowStates
@@ -45,7 +52,10 @@ Too short a time costs little: our histories are replayed in milliseconds.
 """
 
 _PROVISIONER_CALLS = 200
-"""Calls of the provisioner under way at the same time."""
+"""Calls of the provisioner under way at the same time that prepare functions and make workers."""
+
+_SWEEP_STEPS = 10
+"""Under way at the same time. A sweep has two, and the schedule starts one sweep at a time."""
 
 
 @asynccontextmanager
@@ -59,7 +69,7 @@ async def temporal_worker(
     settings: WorkerSettings,
     task_queue: str,
 ) -> AsyncIterator[list[Worker]]:
-    """Run the Temporal worker during the block: both queues, workflows and activities.
+    """Run the Temporal worker during the block: all queues, workflows and activities.
 
     Args:
         client: eager connection to Temporal.
@@ -121,17 +131,21 @@ async def temporal_worker(
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         )
         queue = provisioner_queue(task_queue, provisioner.kind)
+        sweep_steps = [
+            sweep.compare_with_temporal,
+            sweep.call_waiters,
+            sweep.start_other_workflows,
+            sweep.end_leftover_workers,
+        ]
         provision = Worker(
             client,
             task_queue=queue,
             activities=[
                 provisioning.prepare_function,
                 provisioning.provision_worker,
+                # Only for what was put on this queue before the others were there.
                 provisioning.terminate_worker,
-                sweep.compare_with_temporal,
-                sweep.call_waiters,
-                sweep.start_other_workflows,
-                sweep.end_leftover_workers,
+                *sweep_steps,
             ],
             max_concurrent_activities=_PROVISIONER_CALLS,
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
@@ -143,8 +157,25 @@ async def temporal_worker(
             max_concurrent_activities=settings.max_workers,
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         )
-        for part in (control, provision, watch):
+        terminate = Worker(
+            client,
+            task_queue=termination_queue(queue),
+            activities=[provisioning.terminate_worker],
+            # As many as may be watched: a worker that does not end keeps no other from being ended.
+            max_concurrent_activities=settings.max_workers,
+            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        )
+        repair = Worker(
+            client,
+            task_queue=sweep_queue(queue),
+            activities=sweep_steps,
+            max_concurrent_activities=_SWEEP_STEPS,
+            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        )
+        parts = [control, provision, watch, terminate, repair]
+        for part in parts:
             await stack.enter_async_context(part)
+        stack.push_async_callback(_shut_down, parts)
         if settings.sweep_interval_seconds:
             await keep_sweep_schedule(
                 client,
@@ -152,4 +183,9 @@ async def temporal_worker(
                 task_queue=task_queue,
                 every=timedelta(seconds=settings.sweep_interval_seconds),
             )
-        yield [control, provision, watch]
+        yield parts
+
+
+async def _shut_down(parts: Sequence[Worker]) -> None:
+    """Stop all at once: one after the other, each would take its time for short activities."""
+    await asyncio.gather(*(part.shutdown() for part in parts))

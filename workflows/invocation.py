@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.registry import RegistryActivities
     from core.ids import ExecutionId, execution_id_of_run
     from core.lifecycle import Cause, InterruptReason, Phase
-    from core.queues import watch_queue
+    from core.queues import termination_queue, watch_queue
     from core.steps import (
         Closed,
         CloseRequest,
@@ -224,7 +224,7 @@ class InvocationWorkflow:
         await workflow.execute_activity_method(
             ProvisioningActivities.terminate_worker,
             WorkerRef(execution_id=execution_id),
-            task_queue=self._call.provisioner_queue,
+            task_queue=termination_queue(self._call.provisioner_queue),
             start_to_close_timeout=timedelta(hours=2),
             heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
             retry_policy=PROVISIONER_RETRIES,

@@ -16,6 +16,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.sweep import SweepActivities
+    from core.queues import sweep_queue
     from core.steps import Repaired, SweepRequest
     from core.workflow_names import SWEEP
 
@@ -56,7 +57,7 @@ class SweepWorkflow:
                 step,
                 self._request,
                 # Not the control queue: only this kind's Temporal workers can start its workflows.
-                task_queue=self._request.provisioner_queue,
+                task_queue=sweep_queue(self._request.provisioner_queue),
                 start_to_close_timeout=timedelta(minutes=5),
                 schedule_to_close_timeout=timedelta(minutes=10),
                 heartbeat_timeout=timedelta(seconds=self._request.heartbeat_seconds),
