@@ -171,7 +171,9 @@ class ProvisioningActivities:
             recorded = _recorded_exit(context)
             worker = record_of(context.execution)
             if recorded is not None or worker is None:
-                return recorded or WorkerExit(detail="no worker was recorded")
+                return recorded or WorkerExit(
+                    detail="no worker was recorded", worker_recorded=False
+                )
             async with self._registry.autocommit() as session:
                 tail = await read_tail(session, ref.execution_id)
             async with self._outcomes.following(ref.execution_id):

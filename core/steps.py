@@ -85,6 +85,8 @@ class WorkerExit(_Model):
     exit_code: int | None = None
     cause: Cause | None = None
     detail: str | None = None
+    worker_recorded: bool = True
+    """False if the registry knew of no worker when this was said."""
 
 
 class CloseRequest(_Model):

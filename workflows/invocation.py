@@ -182,6 +182,13 @@ class InvocationWorkflow:
         if interrupted is not None:
             await self._interrupt(self._execution_id, interrupted, attempt)
         worker_exit = await watch
+        if (
+            interrupted is not None
+            and not worker_exit.worker_recorded
+            and workflow.patched("2026-11-watch-a-worker-that-was-found-again")
+        ):
+            # It may have been found since, in order to end it. Its output is copied like others'.
+            worker_exit = await self._watch(self._execution_id)
         return CloseRequest(
             execution_id=self._execution_id, worker_exit=worker_exit, interrupted=interrupted
         )

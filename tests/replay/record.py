@@ -138,6 +138,16 @@ async def cancelled_while_provisioned(plane: ControlPlane) -> Recorded:
     return {"cancelled-while-provisioned": run_of(plane, path, execution)}
 
 
+async def cancelled_before_the_worker_was_recorded(plane: ControlPlane) -> Recorded:
+    plane.provisioner.provision_errors += [ProvisionerError("busy")] * 1000
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until(path, lambda s: "busy" in (s["phase_detail"] or ""))
+    await plane.call("PUT", f"{path}/cancel")
+    (execution,) = (await over(plane, path, phase="CANCELLED"))["executions"]
+    return {"cancelled-before-the-worker-was-recorded": run_of(plane, path, execution)}
+
+
 async def cancelled_between_attempts(plane: ControlPlane) -> Recorded:
     """The run that waits for its back-off is cancelled before its first task."""
     await plane.deploy(RETRYABLE)
@@ -376,6 +386,7 @@ CASES: list[Case] = [
     cancelled_while_queued,
     cancelled_while_running,
     cancelled_while_provisioned,
+    cancelled_before_the_worker_was_recorded,
     cancelled_between_attempts,
     timed_out_between_attempts,
     timed_out_while_running,

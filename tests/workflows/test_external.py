@@ -250,6 +250,8 @@ async def execution(registry: Registry) -> WorkerRef:
 @pytest.fixture
 async def activities(registry: Registry, peer: HttpPeer) -> AsyncIterator[ProvisioningActivities]:
     external = provisioner_at(peer.url, timeout=5)
+    logs = await plane.get(f"{path}/executions/{execution['execution_id']}/logs")
+    assert logs["log_lines"] == ["a line"]
     await external.start("test")
     access = WorkerAccess(api_url="http://localhost:5000", tokens=TOKENS)
     yield ProvisioningActivities(external, registry, access, grace_seconds=1)
