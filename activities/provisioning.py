@@ -19,7 +19,7 @@ from activities.heartbeat import heartbeating
 from activities.outcomes import OutcomeFollower
 from activities.records import record_of
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
-from core.ids import ExecutionId, InvocationId, VersionId
+from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
 from core.lifecycle import WorkerStatus
 from core.steps import FunctionRef, Woken, WorkerExit, WorkerRef
 from core.tokens import ExecutionTokens
@@ -38,6 +38,7 @@ from registry import preparation, workers
 from registry.changes import Changes
 from registry.engine import Registry
 from registry.log_writer import LogTail, append_lines, read_tail
+from registry.slots import FunctionContext
 from registry.tables import Function
 from registry.workers import ExecutionContext
 
@@ -102,11 +103,27 @@ class ProvisioningActivities:
                 resource_spec=_resources_of(context.function),
             )
             with _failures_for_temporal(final=True):
-                prepared = await self._provisioner.prepare(request)
-                details = _checked(PreparedFunctionDetails, prepared.details)
+                try:
+                    prepared = await self._provisioner.prepare(request)
+                    details = _checked(PreparedFunctionDetails, prepared.details)
+                except UnrecoverableProvisioningError:
+                    raise
+                except ProvisionerError as error:
+                    await self._show_preparation_trouble(context, error)
+                    raise
             async with self._registry.transaction() as session:
                 wake = await preparation.record_prepared(session, ref.function_id, details=details)
             return Woken(wake=wake)
+
+    async def _show_preparation_trouble(
+        self, context: FunctionContext, error: ProvisionerError
+    ) -> None:
+        trouble = f"the provisioner says: {_first_line_of(error)}; tried again"
+        if trouble != context.function.preparation_error:
+            async with self._registry.transaction() as session:
+                await preparation.record_preparation_trouble(
+                    session, FunctionId(context.function.id), trouble=trouble
+                )
 
     @activity.defn
     async def provision_worker(self, ref: WorkerRef) -> None:
@@ -144,8 +161,8 @@ class ProvisioningActivities:
                     await self._provisioner.forget(execution_id)
                 raise
             except ProvisionerError as error:
-                says = str(error).partition("\n")[0][:_MAX_SHOWN_LENGTH]
-                await self._show_trouble(context, f": the provisioner says: {says}; tried again")
+                trouble = f": the provisioner says: {_first_line_of(error)}; tried again"
+                await self._show_trouble(context, trouble)
                 raise
         async with self._registry.autocommit() as session:
             await workers.record_worker(
@@ -258,9 +275,7 @@ class ProvisioningActivities:
         """Get the record of a worker whose `provision` was called without a known end."""
         try:
             record = await self._provisioner.provision(self._worker_request(context))
-        except UnrecoverableProvisioningError as error:
-            if error.worker_may_exist:
-                raise
+        except UnrecoverableProvisioningError:
             return None
         # Details that clients cannot read are not recorded; they still serve to end the worker.
         with suppress(UnrecoverableProvisioningError):
@@ -322,6 +337,10 @@ def _checked(shape: type[BaseModel], details: dict[str, str] | None) -> dict[str
         message = f"the provisioner's answer does not fit: {field}: {problem['msg']}"
         raise UnrecoverableProvisioningError(message) from error
     return details
+
+
+def _first_line_of(error: ProvisionerError) -> str:
+    return str(error).partition("\n")[0][:_MAX_SHOWN_LENGTH]
 
 
 def _resources_of(function: Function) -> ResourceSpec:

@@ -46,15 +46,9 @@ class ProvisionerError(Exception):
 class UnrecoverableProvisioningError(ProvisionerError):
     """A call failed for good: the preparation or the execution ends with this text.
 
-    Args:
-        message: one line for a person.
-        worker_may_exist: whether `provision` may nevertheless have made a worker, now or earlier.
-            It matters only with `Provisioner.terminates_by_id` False: see there.
+    From `provision` it also says that no call for this execution has made a worker: nobody ends
+    one, and the next attempt may begin at once. If that is not certain, it is a `ProvisionerError`.
     """
-
-    def __init__(self, message: str, *, worker_may_exist: bool = False) -> None:
-        super().__init__(message)
-        self.worker_may_exist = worker_may_exist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +174,7 @@ class Provisioner(ABC):
 
     To end a worker whose record was lost in a crash, `provision` is then repeated first: it adopts
     the worker, or makes one that is ended at once. If it answers with
-    `UnrecoverableProvisioningError`, there is none, unless the error says that it may exist.
-    `terminate` always gets a record.
+    `UnrecoverableProvisioningError`, there is none. `terminate` always gets a record.
     """
 
     follows_outcomes: ClassVar[bool] = False
@@ -229,8 +222,9 @@ class Provisioner(ABC):
         started again. After `terminate` for the same execution nothing may be started.
 
         Raises:
-            ProvisionerError: it may work later.
-            UnrecoverableProvisioningError: it never will; this execution has failed.
+            ProvisionerError: it may work later, or it is not certain that there is no worker.
+            UnrecoverableProvisioningError: it never will, and there is no worker; this execution
+                has failed.
         """
 
     @abstractmethod

@@ -28,7 +28,13 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
-from provisioners.external_client import ExternalClient, key_of_function, secrets_in
+from provisioners.external_client import (
+    ExternalClient,
+    UnclearAnswerError,
+    UnreadableAnswerError,
+    key_of_function,
+    secrets_in,
+)
 from provisioners.external_logs import last_line, read_page
 from provisioners.external_protocol import (
     LogsAnswer,
@@ -126,17 +132,26 @@ class ExternalProvisioner(Provisioner):
         await self._client.close()
 
     async def prepare(self, function: FunctionToPrepare) -> Prepared:
-        """Ask `/prepare`."""
-        answer = await self._client.ask(
-            "prepare",
-            PrepareRequest.of(function),
-            PrepareAnswer,
-            key=key_of_function(function.version_id, function.function_name),
-        )
+        """Ask `/prepare`.
+
+        An unreadable answer to it is final: unlike one to `/provision`, it leaves nothing behind.
+        """
+        try:
+            answer = await self._client.ask(
+                "prepare",
+                PrepareRequest.of(function),
+                PrepareAnswer,
+                key=key_of_function(function.version_id, function.function_name),
+            )
+        except UnreadableAnswerError as error:
+            raise UnrecoverableProvisioningError(str(error)) from error
         return Prepared(details=answer.prepared_function_details.model_dump(mode="json"))
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         """Ask `/provision`. That a repetition adopts the worker is the server's promise.
+
+        Only the server's clear refusal is final. Whatever else it answers, there may be a worker,
+        which the same request will find.
 
         A worker of a type that clients cannot read is given as it is: the caller ends it.
         """
@@ -262,7 +277,7 @@ class ExternalProvisioner(Provisioner):
                 TerminateAnswer,
                 key=f"{worker.execution_id}-terminate",
             )
-        except UnrecoverableProvisioningError:
+        except (UnrecoverableProvisioningError, UnclearAnswerError):
             # Perhaps because it has ended.
             if not isinstance(await self.observe(worker), Exited):
                 raise

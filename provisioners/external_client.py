@@ -26,14 +26,28 @@ _MAX_QUOTED_CHARACTERS: Final = 500
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 _PASSING: Final = frozenset({408, 425, 429})
 """Of the 4xx those that say: not now."""
-_UNASKED: Final = frozenset({401, 403, 407})
-"""Answers of a server that has not looked at the request."""
+_OUR_KEY_IS_WRONG: Final = frozenset({401, 403})
+_UNASKED: Final = _OUR_KEY_IS_WRONG | {407}
+"""Of the 4xx those of a server that has not looked at the request."""
 _CONNECTIONS: Final = httpx.Limits(
     # Shorter than servers keep idle connections open: fewer requests meet a closing one.
     max_connections=500,
     max_keepalive_connections=100,
     keepalive_expiry=3,
 )
+
+
+class UnclearAnswerError(ProvisionerError):
+    """An answer that is neither yes nor no: a worker may have been made, now or earlier.
+
+    It may come from somebody else (a proxy, another server at a wrong address), or from a server
+    that does not let us in. Both are for an operator to mend, and then the same request will do.
+    """
+
+
+class UnreadableAnswerError(UnclearAnswerError):
+    """The server says that it has done it, but what it says about it cannot be read."""
+
 
 A = TypeVar("A", bound=BaseModel)
 _log = structlog.get_logger(__name__)
@@ -89,7 +103,8 @@ class ExternalClient:
             secrets: texts that must not appear in an error, besides the API key.
 
         Raises:
-            UnrecoverableProvisioningError: the server refuses (4xx), or its answer is unreadable.
+            UnrecoverableProvisioningError: the server refuses this request (4xx, with a detail).
+            UnclearAnswerError: it cannot be known whether the server has done it.
             ProvisionerError: it could not be asked, or cannot answer now.
         """
         if self._http is None:
@@ -114,11 +129,15 @@ class ExternalClient:
             return _read(content, shape, where)
         detail = _detail_of(content)
         told = "it gives no detail" if detail is None else self._quote(detail, secrets)
+        if status in _OUR_KEY_IS_WRONG:
+            _log.error("provisioner_does_not_let_us_in", verb=verb, status=status, detail=told)
+            message = f"The provisioner does not accept our PROVISIONER_API_KEY at {where}: {told}"
+            raise UnclearAnswerError(message)
         if 400 <= status < 500 and status not in _PASSING:
-            raise UnrecoverableProvisioningError(
-                f"The provisioner has refused {where}: {told}",
-                worker_may_exist=status in _UNASKED or detail is None,
-            )
+            refused = f"The provisioner has refused {where}: {told}"
+            if status in _UNASKED or detail is None:
+                raise UnclearAnswerError(refused)
+            raise UnrecoverableProvisioningError(refused)
         raise ProvisionerError(
             f"The provisioner cannot do {where}: {told}", retry_after=_retry_after(headers)
         )
@@ -176,7 +195,7 @@ def _read(content: bytes | None, shape: type[A], where: str) -> A:
     except (ValueError, RecursionError):
         why = "it is too long" if content is None else "it is not JSON"
     message = f"The provisioner's answer to {where} cannot be used: {why}"
-    raise UnrecoverableProvisioningError(message, worker_may_exist=True)
+    raise UnreadableAnswerError(message)
 
 
 def _detail_of(content: bytes | None) -> str | None:

@@ -36,6 +36,7 @@ from core.steps import (
 )
 from core.workflow_names import deletion_workflow_id
 from registry.changes import announce
+from registry.preparation import detail_while_preparing
 from registry.slots import (
     FunctionContext,
     call_next,
@@ -116,7 +117,7 @@ async def _admit_or_queue(
     session: AsyncSession, context: FunctionContext, invocation: Invocation, execution: Execution
 ) -> Opened:
     if context.function.preparation_status == PreparationStatus.PENDING:
-        detail = "the function is being prepared"
+        detail = detail_while_preparing(context.function)
         return _queue(invocation, QueueReason.FUNCTION_NOT_READY, detail)
 
     queue = await look_at_queue(session, invocation)

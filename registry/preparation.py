@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.ids import FunctionId, InvocationId, VersionId
@@ -62,6 +62,37 @@ async def record_preparation_failure(
     return await _record(session, function_id, values)
 
 
+async def record_preparation_trouble(
+    session: AsyncSession, function_id: FunctionId, *, trouble: str
+) -> None:
+    """Show what is in the way of a function's preparation, also where invocations wait for it."""
+    context = await lock_function(session, function_id)
+    if context is None or context.function.preparation_status != PreparationStatus.PENDING:
+        return
+    context.function.preparation_error = trouble
+    # Not updated_at: clients rely on the time of the last change of status.
+    await session.execute(
+        update(Invocation)
+        .where(*_waits_for(function_id))
+        .values(phase_detail=detail_while_preparing(context.function))
+    )
+
+
+def detail_while_preparing(function: Function) -> str:
+    """Say what an invocation waits for while its function is not READY."""
+    detail = "the function is being prepared"
+    trouble = function.preparation_error
+    return detail if trouble is None else f"{detail}: {trouble}"
+
+
+def _waits_for(function_id: FunctionId) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Invocation.function_id == function_id,
+        Invocation.phase == Phase.QUEUED,
+        Invocation.queue_reason == QueueReason.FUNCTION_NOT_READY,
+    )
+
+
 async def _record(
     session: AsyncSession, function_id: FunctionId, values: Mapping[str, object]
 ) -> list[InvocationId]:
@@ -78,11 +109,7 @@ async def _record(
     )
     await session.execute(
         update(Invocation)
-        .where(
-            Invocation.function_id == function_id,
-            Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.FUNCTION_NOT_READY,
-        )
+        .where(*_waits_for(function_id))
         .values(
             queue_reason=QueueReason.FUNCTION_LIMIT,
             phase_detail="the function is prepared; waits for a concurrent execution to end",

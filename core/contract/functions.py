@@ -116,7 +116,7 @@ class Preparation(ContractModel):
     status: PreparationStatus
     """FAILED means that it never will be READY; `function_status` stays PENDING then."""
     error: str | None
-    """Why the preparation failed."""
+    """Why the preparation failed, or what is in its way while it is tried again."""
 
 
 class FunctionInfoForVersion(ContractModel):

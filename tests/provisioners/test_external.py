@@ -336,7 +336,7 @@ async def assert_named(external: ExternalProvisioner, verb: str, text: str) -> N
     """Each call fails in its own way, and its text holds this one."""
     match verb:
         case "prepare" | "provision":
-            assert text in str(await final_error_of(ASK[verb](external)))
+            assert text in str(await error_of(ASK[verb](external)))
         case "terminate":
             assert text in str(await passing_error_of(ASK[verb](external)))
         case "check_status":
@@ -497,21 +497,47 @@ async def test_ext_3_what_is_quoted_is_bounded_and_holds_no_secret(
     assert "bad key [secret] and \ufffd token [secret] \ufffd xxx" in str(error)
 
 
+@pytest.mark.parametrize("verb", MAKING)
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("answer", "final"),
     [
-        (Answer(status=404, body={"detail": "no image"}), False),
-        (Answer(status=404, raw=b"<html>"), True),
-        (Answer(status=403, body={"detail": "API key is invalid"}), True),
-        (Answer(status=200, raw=b"<html>"), True),
+        (Answer(status=400, body={"detail": "no room"}), {"prepare", "provision"}),
+        (Answer(status=404, body={"detail": "no image"}), {"prepare", "provision"}),
+        (Answer(status=422, body={"detail": "no such field"}), {"prepare", "provision"}),
+        # Perhaps it was another server that has answered.
+        (Answer(status=404, raw=b"<html>"), set()),
+        (Answer(status=422, body={"detail": [{"loc": ["x"]}]}), set()),
+        (Answer(status=401, body={"detail": "who are you"}), set()),
+        (Answer(status=403, body={"detail": "API key is invalid"}), set()),
+        (Answer(status=407, body={"detail": "who are you"}), set()),
+        # It may have made a worker; there is nothing else that would be left behind.
+        (Answer(status=200, raw=b"<html>"), {"prepare"}),
     ],
 )
-async def test_only_a_clear_refusal_means_that_there_is_no_worker(
-    peer: HttpPeer, external: ExternalProvisioner, answer: Answer, expected: bool
+async def test_ext_3_only_a_clear_refusal_is_final(
+    peer: HttpPeer, external: ExternalProvisioner, verb: str, answer: Answer, final: set[str]
 ) -> None:
-    peer.script["provision"] = [answer]
+    peer.script[verb] = [answer]
 
-    assert (await final_error_of(external.provision(REQUEST))).worker_may_exist is expected
+    error = await error_of(ASK[verb](external))
+
+    assert isinstance(error, UnrecoverableProvisioningError) is (verb in final)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_not_accepted_is_named(
+    peer: HttpPeer, external: ExternalProvisioner, status: int
+) -> None:
+    """The operator can mend it, and nobody else."""
+    peer.script["provision"] = [Answer(status=status, body={"detail": f"not {KEY}"})]
+
+    with capture_logs() as logs:
+        error = await passing_error_of(external.provision(REQUEST))
+
+    told = f"at /provision (Status code: {status}): not [secret]"
+    assert str(error) == f"The provisioner does not accept our PROVISIONER_API_KEY {told}"
+    (line,) = [line for line in logs if line["event"] == "provisioner_does_not_let_us_in"]
+    assert (line["log_level"], line["status"], line["detail"]) == ("error", status, "not [secret]")
 
 
 # Ending and watching.
@@ -534,10 +560,14 @@ async def test_terminate_goes_on_where_it_was(
     assert peer.count("terminate") == 1
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [Answer(status=409, body={"detail": "has ended"}), Answer(status=404), Answer(raw=b"")],
+)
 async def test_terminate_takes_a_refusal_for_an_ended_worker_as_its_end(
-    peer: HttpPeer, external: ExternalProvisioner
+    peer: HttpPeer, external: ExternalProvisioner, refusal: Answer
 ) -> None:
-    peer.script["terminate"] = [Answer(status=409, body={"detail": "has ended"})]
+    peer.script["terminate"] = [refusal]
     peer.behave = lambda _: Answer(body={"worker_status": "TERMINATED"})
 
     assert isinstance(await external.terminate(EXECUTION, WORKER, grace=0), Exited)

@@ -44,6 +44,8 @@ class Workers:
         self.worker_type = "TEST"
         self.answers_provision = threading.Event()
         self.answers_provision.set()
+        self.instead: Answer | None = None
+        """What `/provision` answers, although it has made the worker."""
 
     def __call__(self, call: Call) -> Answer:
         if call.verb == "prepare":
@@ -56,7 +58,7 @@ class Workers:
             if not self.answers_provision.is_set():
                 return Answer(hang_up=True)
             details = {"type": self.worker_type, "identifier": name, "logs_identifier": "l"}
-            return Answer(body={"worker_details": details})
+            return self.instead or Answer(body={"worker_details": details})
         name = call.body["worker_details"]["identifier"]
         if call.verb == "terminate":
             self.end(name)
@@ -129,6 +131,91 @@ async def test_ext_3_a_refusal_ends_the_execution_with_its_detail(
     assert peer.count("provision") == 1
 
 
+UNCLEAR = {
+    "401": (Answer(status=401, body={"detail": "who are you"}), "PROVISIONER_API_KEY"),
+    "403": (Answer(status=403, body={"detail": "no"}), "PROVISIONER_API_KEY"),
+    "407": (Answer(status=407, body={"detail": "a proxy"}), "(Status code: 407): a proxy"),
+    "no detail": (Answer(status=404, raw=b"<html>"), "(Status code: 404): it gives no detail"),
+    "unreadable": (Answer(raw=b"<html>"), "(Status code: 200) cannot be used: it is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("answer", "told"), UNCLEAR.values(), ids=list(UNCLEAR))
+async def test_ext_3_what_is_no_clear_refusal_is_asked_again_and_finds_the_worker(
+    plane: ControlPlane, workers: Workers, answer: Answer, told: str
+) -> None:
+    """Each of these answers may hide a worker: another attempt might run beside it."""
+    await plane.deploy(function_spec("retried", retries=3, timeout=600))
+    workers.instead = answer
+    path = await plane.invoke("retried")
+
+    seen = await plane.until(path, lambda seen: says(told, seen))
+
+    assert (seen["phase"], seen["invocation_status"]) == ("PROVISIONING", "RUNNING")
+    assert seen["phase_detail"].startswith("attempt 1 of 4: the provisioner says: ")
+    assert seen["phase_detail"].endswith("; tried again")
+    (execution,) = seen["executions"]
+    assert execution["worker_status"] == "PROVISIONING"
+    assert workers.running == {execution["execution_id"]}
+    workers.instead = None
+    await plane.until_worker_runs(path)
+    seen = await plane.until(path, lambda seen: seen["phase_detail"] == "attempt 1 of 4")
+    assert workers.running == {execution["execution_id"]}
+    await plane.call("PUT", f"{path}/cancel")
+    over = await plane.until_terminated(path)
+    assert [one["execution_id"] for one in over["executions"]] == [execution["execution_id"]]
+    assert workers.running == set()
+
+
+async def test_ext_3_a_worker_behind_unclear_answers_is_ended_after_the_timeout(
+    plane: ControlPlane, workers: Workers
+) -> None:
+    await plane.deploy(function_spec("brief", retries=3, timeout=2))
+    workers.instead = Answer(status=403, body={"detail": "API key is invalid"})
+    path = await plane.invoke("brief")
+
+    seen = await plane.until(path, lambda seen: says("could not be ended so far", seen))
+
+    assert (seen["phase"], seen["invocation_status"]) == ("CANCELLING", "RUNNING")
+    assert "does not accept our PROVISIONER_API_KEY" in seen["phase_detail"]
+    (name,) = workers.running
+    workers.instead = None
+    over = await plane.until_terminated(path, seconds=60)
+    (execution,) = over["executions"]
+    assert (over["phase"], execution["cause"]) == ("TIMED_OUT", "timed_out")
+    assert (workers.running, workers.ended) == (set(), {name})
+
+
+@pytest.mark.parametrize("which", ["403", "no detail"])
+async def test_ext_3_a_preparation_waits_until_the_server_answers_clearly(
+    plane: ControlPlane, peer: HttpPeer, workers: Workers, which: str
+) -> None:
+    """A wrong key or address, put right, has cost no function and no call."""
+    answer, told = UNCLEAR[which]
+
+    def behave(call: Call) -> Answer:
+        return answer if call.verb == "prepare" else workers(call)
+
+    peer.behave = behave
+    await plane.deploy(STANDARD)
+    early = await plane.invoke("standard")
+    for path in (early, await plane.invoke("standard")):
+        seen = await plane.until(path, lambda seen: says(told, seen))
+        assert seen["phase"] == "QUEUED"
+        assert seen["phase_detail"].startswith("the function is being prepared: the provisioner")
+    (function,) = (await plane.get(plane.version_path))["functions"]
+    assert function["preparation"]["status"] == "PENDING"
+    assert told in function["preparation"]["error"]
+
+    peer.behave = workers
+    execution = await plane.until_worker_runs(early)
+
+    (function,) = (await plane.get(plane.version_path))["functions"]
+    assert function["preparation"] == {"status": "READY", "error": None}
+    workers.end(execution.id)
+    await plane.until_terminated(early)
+
+
 async def test_ext_3_retry_after_is_the_pause_before_the_next_try(
     plane: ControlPlane, peer: HttpPeer, workers: Workers
 ) -> None:
@@ -163,6 +250,8 @@ async def test_a_lost_worker_is_found_again_and_ended(
     (execution,) = over["executions"]
     assert workers.ended == {execution["execution_id"]}
     assert execution["worker_details"]["identifier"] == execution["execution_id"]
+    logs = await plane.get(f"{path}/executions/{execution['execution_id']}/logs")
+    assert logs["log_lines"] == ["a line"]
 
 
 async def test_what_the_server_denies_to_have_made_is_gone(
@@ -250,8 +339,6 @@ async def execution(registry: Registry) -> WorkerRef:
 @pytest.fixture
 async def activities(registry: Registry, peer: HttpPeer) -> AsyncIterator[ProvisioningActivities]:
     external = provisioner_at(peer.url, timeout=5)
-    logs = await plane.get(f"{path}/executions/{execution['execution_id']}/logs")
-    assert logs["log_lines"] == ["a line"]
     await external.start("test")
     access = WorkerAccess(api_url="http://localhost:5000", tokens=TOKENS)
     yield ProvisioningActivities(external, registry, access, grace_seconds=1)
