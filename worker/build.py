@@ -51,6 +51,14 @@ After a kill -9 of that one, others go on with the workflow only then; Temporal'
 Too short a time costs little: our histories are replayed in milliseconds.
 """
 
+_REGISTRY_CALLS = 5
+"""Transitions of invocations under way at the same time: they take milliseconds.
+
+Those of one function wait for its row's lock, and a wait that is too long is given up and begun
+anew. With many at once, a machine that is short of time did nothing else any more. What waits for a
+place here costs nothing.
+"""
+
 _PROVISIONER_CALLS = 200
 """Calls of the provisioner under way at the same time that prepare functions and make workers."""
 
@@ -126,8 +134,7 @@ async def temporal_worker(
             ],
             workflow_runner=SandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
-            # More at once would only wait for connections, and look like failures.
-            max_concurrent_local_activities=registry.pool_size,
+            max_concurrent_local_activities=min(_REGISTRY_CALLS, registry.pool_size),
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         )
         queue = provisioner_queue(task_queue, provisioner.kind)

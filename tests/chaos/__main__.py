@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,15 @@ from pathlib import Path
 from core.logging import configure_logging
 from tests.chaos.report import say
 from tests.chaos.run import Options, run_chaos
+
+
+async def _run(options: Options, folder: Path) -> bool:
+    """Run, and end what was started also when told to stop."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await run_chaos(options, folder)
 
 
 def _main() -> int:
@@ -46,7 +56,9 @@ def _main() -> int:
     folder.chmod(0o711)
     good = False
     try:
-        good = asyncio.run(run_chaos(options, folder))
+        good = asyncio.run(_run(options, folder))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("stopped")
     finally:
         if good:
             shutil.rmtree(folder, ignore_errors=True)
