@@ -5,11 +5,9 @@ something is done about it, and each repair is one that changes nothing where no
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
 
 import structlog
 from temporalio import activity
@@ -17,6 +15,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeating
 from activities.records import record_of
+from activities.tally import LEFT, MAX_REPAIRS, Tally
 from core.clock import utc_now
 from core.dispatch import Dispatcher
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
@@ -35,14 +34,8 @@ from registry.tables import Execution
 logger = structlog.get_logger(__name__)
 
 _CHUNK = 1000
-"""Invocations that are compared at once."""
-_REPAIRS: Final = 1000
-"""Repairs of one sort in one sweep at most; the next one goes on."""
-_LEFTOVERS = 100
-"""Workers that one sweep ends at most."""
-_AT_ONCE = 20
-"""Calls under way at the same time."""
-_TERMINATION_SECONDS = 60.0
+"""Ids in one query at most."""
+_TERMINATION_SECONDS = 45.0
 """How long one sweep waits for the end of a worker; the next one goes on waiting."""
 
 _MAX_ERROR_LENGTH = 2_000
@@ -61,9 +54,6 @@ PREPARATIONS = "preparations of versions started"
 DELETIONS = "deletions of projects started"
 LEFTOVERS = "leftover workers ended"
 STUBBORN = "leftover workers not ended yet"
-LEFT = "repairs left for the next sweep"
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -89,6 +79,8 @@ class SweepActivities:
         states: what Temporal knows.
         provisioner: of this kind.
         grace_seconds: time between the polite and the hard end of a worker.
+        range_size: invocations that are compared at once.
+        leftovers_limit: workers that one sweep tries to end at most.
     """
 
     def __init__(
@@ -99,75 +91,82 @@ class SweepActivities:
         provisioner: Provisioner,
         *,
         grace_seconds: float,
+        range_size: int = _CHUNK,
+        leftovers_limit: int = 100,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._states = states
         self._provisioner = provisioner
         self._grace_seconds = grace_seconds
+        self._range_size = range_size
+        self._leftovers_limit = leftovers_limit
+        # Workers that this process could not end at the last try.
+        self._stubborn: set[ExecutionId] = set()
 
     @activity.defn
     async def compare_with_temporal(self, request: SweepRequest) -> Repaired:
         """See to it that each RUNNING invocation has an open workflow, and that both agree."""
         before = _grace_ago(request)
-        done: Counter[str] = Counter()
+        done = Tally()
         async with heartbeating():
             await self._cancel_descendants(request, before, done)
-            found = await self._compare(request, before)
+            # Each range is repaired before the next one is read: whatever stops this sweep, the
+            # first ones are done, and nothing is piled up.
+            async for found in self._compare(request, before):
+                await done.repair_each(found.closed, self._begin_again)
+                await done.repair_each(found.cancelled, self._cancel)
+                await done.repair_each(found.set_aside, self._wake_set_aside)
+                await done.repair_each(found.missing, self._wake_missing)
             async with self._registry.autocommit() as session:
-                found.closed += await sweep.list_ended_with_open_execution(
-                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                closed = await sweep.list_ended_with_open_execution(
+                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
-            await _repair_each(found.closed, self._begin_again, done)
-            await _repair_each(found.cancelled, self._cancel, done)
-            for name, to_wake in ((REJOINED, found.set_aside), (WORKFLOWS_WOKEN, found.missing)):
-                await self._dispatcher.wake(to_wake[:_REPAIRS])
-                done[name] += len(to_wake[:_REPAIRS])
-                done[LEFT] += len(to_wake[_REPAIRS:])
+            await done.repair_each(closed, self._begin_again)
         return _report(request, done)
 
     @activity.defn
     async def call_waiters(self, request: SweepRequest) -> Repaired:
         """See to it that no slot stays free while somebody waits for it."""
         before = _grace_ago(request)
-        done: Counter[str] = Counter()
+        done = Tally()
         async with heartbeating():
             async with self._registry.autocommit() as session:
                 functions = await sweep.list_functions_with_idle_slots(
-                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
                 called = await sweep.list_called(
-                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
             for function_id in functions:
                 to_wake = await self._call_next(function_id)
-                await self._dispatcher.wake(to_wake)
-                done[CALLED] += len(to_wake)
-            await self._dispatcher.wake(called)
-            done[CALLED_AGAIN] += len(called)
+                untold = await self._dispatcher.wake(to_wake)
+                done.add(CALLED, len(to_wake) - len(untold))
+            untold = await self._dispatcher.wake(called)
+            done.add(CALLED_AGAIN, len(called) - len(untold))
         return _report(request, done)
 
     @activity.defn
     async def start_other_workflows(self, request: SweepRequest) -> Repaired:
         """See to it that versions are prepared, and that projects are deleted."""
         before = _grace_ago(request)
-        done: Counter[str] = Counter()
+        done = Tally()
         async with heartbeating():
             async with self._registry.autocommit() as session:
                 versions = await sweep.list_unprepared_versions(
-                    session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
                 projects = await sweep.list_projects_to_delete(
-                    session, before=before, limit=_REPAIRS
+                    session, before=before, limit=MAX_REPAIRS
                 )
-            await _repair_each(versions, self._start_preparation, done)
-            await _repair_each(projects, self._start_deletion, done)
+            await done.repair_each(versions, self._start_preparation)
+            await done.repair_each(projects, self._start_deletion)
         return _report(request, done)
 
     @activity.defn
     async def end_leftover_workers(self, request: SweepRequest) -> Repaired:
         """End the workers that belong to no open execution."""
-        done: Counter[str] = Counter()
+        done = Tally()
         async with heartbeating():
             first = await self._find_leftovers(request)
             if first:
@@ -175,15 +174,18 @@ class SweepActivities:
                 await asyncio.sleep(request.grace_seconds)
                 still = await self._find_leftovers(request)
                 leftovers = [found for found in still.items() if found[0] in first]
-                await _repair_each(leftovers, self._end_worker, done, limit=_LEFTOVERS)
+                self._stubborn &= {execution_id for execution_id, _ in leftovers}
+                # Those that could not be ended come last, so that they take nobody's turn.
+                leftovers.sort(key=lambda found: found[0] in self._stubborn)
+                await done.repair_each(leftovers, self._end_worker, limit=self._leftovers_limit)
         return _report(request, done)
 
     async def _cancel_descendants(
-        self, request: SweepRequest, before: datetime, done: Counter[str]
+        self, request: SweepRequest, before: datetime, done: Tally
     ) -> None:
         async with self._registry.autocommit() as session:
             forgotten = await sweep.list_forgotten_descendants(
-                session, provisioner=request.provisioner, before=before, limit=_REPAIRS
+                session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
             )
         for invocation_id in forgotten:
             try:
@@ -192,22 +194,24 @@ class SweepActivities:
             except (InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
                 continue
             await self._dispatcher.cancel_invocations(to_cancel)
-            done[DESCENDANTS] += 1
+            done.add(DESCENDANTS)
 
-    async def _compare(self, request: SweepRequest, before: datetime) -> _Differences:
+    async def _compare(
+        self, request: SweepRequest, before: datetime
+    ) -> AsyncIterator[_Differences]:
         """Go through all ids, from the first to the last, in ranges."""
-        found = _Differences()
         after: InvocationId | None = None
         while True:
+            found = _Differences()
             async with self._registry.autocommit() as session:
                 running = await sweep.list_running(
                     session,
                     provisioner=request.provisioner,
                     after=after,
                     before=before,
-                    limit=_CHUNK,
+                    limit=self._range_size,
                 )
-            up_to = running[-1].invocation_id if len(running) == _CHUNK else None
+            up_to = running[-1].invocation_id if len(running) == self._range_size else None
             is_open = await self._states.open_invocations(after=after, up_to=up_to)
             for one in running:
                 if one.invocation_id not in is_open:
@@ -226,8 +230,9 @@ class SweepActivities:
                     found.cancelled += await sweep.list_ended_by_cancel(
                         session, some, before=before
                     )
+            yield found
             if up_to is None:
-                return found
+                return
             after = up_to
 
     async def _begin_again(self, invocation_id: InvocationId) -> str | None:
@@ -239,8 +244,10 @@ class SweepActivities:
         ended_by_hand = state is not None and state.ended_by_hand
         async with self._registry.transaction() as session:
             restart = await sweep.begin_again(session, invocation_id, ended_by_hand=ended_by_hand)
-        if restart.start is not None:
-            await self._dispatcher.start_invocation(restart.start, again=True)
+        if restart.start is not None and not await self._dispatcher.start_invocation(
+            restart.start, again=True
+        ):
+            return LEFT
         await self._dispatcher.cancel_invocations(restart.to_cancel)
         if restart.cancelled:
             return ENDED_BY_HAND
@@ -252,8 +259,14 @@ class SweepActivities:
         state = await self._states.look(invocation_id)
         if state is None or not state.is_open or state.cancel_requested:
             return None
-        await self._dispatcher.cancel_invocations([invocation_id])
-        return CANCEL_REPEATED
+        untold = await self._dispatcher.cancel_invocations([invocation_id])
+        return LEFT if untold else CANCEL_REPEATED
+
+    async def _wake_set_aside(self, invocation_id: InvocationId) -> str | None:
+        return None if await self._dispatcher.wake([invocation_id]) else REJOINED
+
+    async def _wake_missing(self, invocation_id: InvocationId) -> str | None:
+        return None if await self._dispatcher.wake([invocation_id]) else WORKFLOWS_WOKEN
 
     async def _call_next(self, function_id: FunctionId) -> Sequence[InvocationId]:
         async with self._registry.transaction() as session:
@@ -267,17 +280,19 @@ class SweepActivities:
         state = await self._states.look(preparation_workflow_id(version.version_id))
         if state is not None and state.is_open:
             return None
-        await self._dispatcher.start_preparation(
+        started = await self._dispatcher.start_preparation(
             version.version_id, project_name=version.project_name
         )
-        return PREPARATIONS
+        return PREPARATIONS if started else LEFT
 
     async def _start_deletion(self, project: ProjectToDelete) -> str | None:
         state = await self._states.look(deletion_workflow_id(project.project_id))
         if state is not None and state.is_open:
             return None
-        await self._dispatcher.start_deletion(project.project_id, project_name=project.name)
-        return DELETIONS
+        started = await self._dispatcher.start_deletion(
+            project.project_id, project_name=project.name
+        )
+        return DELETIONS if started else LEFT
 
     async def _find_leftovers(self, request: SweepRequest) -> dict[ExecutionId, Execution | None]:
         try:
@@ -302,7 +317,9 @@ class SweepActivities:
                 await self._provisioner.forget(execution_id)
         except Exception as error:  # noqa: BLE001 - the contract: any of them may pass
             logger.warning("leftover_worker_not_ended", execution_id=execution_id, error=str(error))
+            self._stubborn.add(execution_id)
             return STUBBORN
+        self._stubborn.discard(execution_id)
         return LEFTOVERS
 
 
@@ -310,28 +327,7 @@ def _grace_ago(request: SweepRequest) -> datetime:
     return utc_now() - timedelta(seconds=request.grace_seconds)
 
 
-def _report(request: SweepRequest, done: Counter[str]) -> Repaired:
-    counts = {name: count for name, count in done.items() if count}
-    for name, count in counts.items():
+def _report(request: SweepRequest, done: Tally) -> Repaired:
+    for name, count in done.counts.items():
         logger.info("sweep", provisioner=request.provisioner, count=count, what=name)
-    return Repaired(counts=counts)
-
-
-async def _repair_each(
-    things: Sequence[T],
-    repair: Callable[[T], Awaitable[str | None]],
-    done: Counter[str],
-    *,
-    limit: int = _REPAIRS,
-) -> None:
-    """Look at each, some at once, and count what was done; stop after `limit` repairs."""
-    repairs = 0
-    for start in range(0, len(things), _AT_ONCE):
-        if repairs >= limit:
-            done[LEFT] += len(things) - start
-            return
-        some = things[start : start + _AT_ONCE]
-        for what in await asyncio.gather(*(repair(thing) for thing in some)):
-            if what is not None:
-                done[what] += 1
-                repairs += 1
+    return Repaired(counts=done.counts)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import structlog
 from temporalio.client import Client
@@ -38,8 +37,6 @@ from core.workflow_names import (
     preparation_workflow_id,
 )
 
-Id = TypeVar("Id", bound=str)
-
 logger = structlog.get_logger(__name__)
 
 _RPC_TIMEOUT = timedelta(seconds=5)
@@ -59,6 +56,11 @@ class InvocationStart:
     timeout_seconds: int
     max_retries: int
     pauses: RetryPauses
+
+
+@dataclass
+class _Attempt:
+    succeeded: bool = False
 
 
 class Dispatcher:
@@ -88,12 +90,15 @@ class Dispatcher:
             heartbeat_seconds=self._heartbeat_seconds,
         )
 
-    async def start_invocation(self, start: InvocationStart, *, again: bool = False) -> None:
+    async def start_invocation(self, start: InvocationStart, *, again: bool = False) -> bool:
         """Start the workflow of an invocation whose row is committed.
 
         Args:
             start: the facts.
             again: start it also if there was one that has ended: the sweep found it lost.
+
+        Returns:
+            Whether it is there now; False if Temporal is away.
         """
         attempts = start.max_retries + 1
         title = f"{start.function_name} @ {start.project_name}"
@@ -105,7 +110,7 @@ class Dispatcher:
             provisioner_queue=self._provisioner_queue,
             heartbeat_seconds=self._heartbeat_seconds,
         )
-        async with self._tolerant("start_invocation", start.invocation_id):
+        async with self._tolerant("start_invocation", start.invocation_id) as attempt:
             await self._client.start_workflow(
                 INVOCATION,
                 call,
@@ -138,10 +143,15 @@ class Dispatcher:
                 request_eager_start=True,
                 rpc_timeout=_RPC_TIMEOUT,
             )
+        return attempt.succeeded
 
-    async def start_preparation(self, version_id: VersionId, *, project_name: str) -> None:
-        """Start the preparation of a version whose row is committed."""
-        async with self._tolerant("start_preparation", version_id):
+    async def start_preparation(self, version_id: VersionId, *, project_name: str) -> bool:
+        """Start the preparation of a version whose row is committed.
+
+        Returns:
+            Whether it is there now; False if Temporal is away.
+        """
+        async with self._tolerant("start_preparation", version_id) as attempt:
             await self._client.start_workflow(
                 VERSION_PREPARATION,
                 Preparation(
@@ -161,13 +171,17 @@ class Dispatcher:
                 request_eager_start=True,
                 rpc_timeout=_RPC_TIMEOUT,
             )
+        return attempt.succeeded
 
-    async def start_deletion(self, project_id: ProjectId, *, project_name: str) -> None:
+    async def start_deletion(self, project_id: ProjectId, *, project_name: str) -> bool:
         """Start the deletion of a project whose request is committed.
 
         One that is under way is left alone; one that was ended by hand is started again.
+
+        Returns:
+            Whether it is there now; False if Temporal is away.
         """
-        async with self._tolerant("start_deletion", project_id):
+        async with self._tolerant("start_deletion", project_id) as attempt:
             await self._client.start_workflow(
                 PROJECT_DELETION,
                 ProjectDeletion(
@@ -185,16 +199,22 @@ class Dispatcher:
                 ),
                 rpc_timeout=_RPC_TIMEOUT,
             )
+        return attempt.succeeded
 
-    async def cancel_invocations(self, invocation_ids: Sequence[InvocationId]) -> None:
-        """Ask Temporal to cancel the workflows of invocations whose cancellation is committed."""
+    async def cancel_invocations(self, invocation_ids: Sequence[InvocationId]) -> list[str]:
+        """Ask Temporal to cancel the workflows of invocations whose cancellation is committed.
 
-        async def cancel(invocation_id: InvocationId) -> None:
-            async with self._tolerant("cancel_invocation", invocation_id):
+        Returns:
+            Those that could not be cancelled: their workflow is gone, or Temporal is away.
+        """
+
+        async def cancel(invocation_id: str) -> bool:
+            async with self._tolerant("cancel_invocation", invocation_id) as attempt:
                 handle = self._client.get_workflow_handle(invocation_id)
                 await handle.cancel(rpc_timeout=_RPC_TIMEOUT)
+            return attempt.succeeded
 
-        await _some_at_once(cancel, invocation_ids)
+        return await _failures(cancel, invocation_ids)
 
     async def wake(self, workflow_ids: Sequence[str]) -> list[str]:
         """Tell workflows to look again: invocations for a slot, the deletion of a project.
@@ -202,22 +222,23 @@ class Dispatcher:
         Returns:
             Those that could not be told: their workflow is gone, or Temporal is away.
         """
-        told = set()
 
-        async def wake(workflow_id: str) -> None:
-            async with self._tolerant("wake", workflow_id):
+        async def wake(workflow_id: str) -> bool:
+            async with self._tolerant("wake", workflow_id) as attempt:
                 handle = self._client.get_workflow_handle(workflow_id)
                 await handle.signal(WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
-                told.add(workflow_id)
+            return attempt.succeeded
 
-        await _some_at_once(wake, workflow_ids)
-        return [workflow_id for workflow_id in workflow_ids if workflow_id not in told]
+        return await _failures(wake, workflow_ids)
 
     @asynccontextmanager
-    async def _tolerant(self, action: str, workflow_id: str) -> AsyncIterator[None]:
+    async def _tolerant(self, action: str, workflow_id: str) -> AsyncIterator[_Attempt]:
+        attempt = _Attempt()
         try:
-            yield
+            yield attempt
+            attempt.succeeded = True
         except WorkflowAlreadyStartedError:
+            attempt.succeeded = True
             logger.info("workflow_already_started", action=action, workflow_id=workflow_id)
         except (RPCError, RuntimeError) as error:
             # RuntimeError is what a lazy client raises when it cannot connect.
@@ -226,11 +247,13 @@ class Dispatcher:
             )
 
 
-async def _some_at_once(call: Callable[[Id], Awaitable[None]], workflow_ids: Sequence[Id]) -> None:
+async def _failures(call: Callable[[str], Awaitable[bool]], ids: Sequence[str]) -> list[str]:
+    """Call for each, some at once; returns those for which it did not succeed."""
     limit = asyncio.Semaphore(_AT_ONCE)
 
-    async def limited(workflow_id: Id) -> None:
+    async def limited(workflow_id: str) -> bool:
         async with limit:
-            await call(workflow_id)
+            return await call(workflow_id)
 
-    await asyncio.gather(*(limited(workflow_id) for workflow_id in workflow_ids))
+    succeeded = await asyncio.gather(*(limited(workflow_id) for workflow_id in ids))
+    return [workflow_id for workflow_id, done in zip(ids, succeeded, strict=True) if not done]

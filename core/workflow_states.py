@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
 from temporalio.service import RPCError, RPCStatusCode
 
 from core.ids import InvocationId
@@ -13,7 +13,8 @@ from core.workflow_names import INVOCATION
 
 _PAGE = 1000
 _RPC_TIMEOUT = timedelta(seconds=10)
-_ENDED_BY_HAND = {WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.CANCELED}
+_SERVER = "history-service"
+"""Who has terminated a workflow that had reached a limit of the server. (Server 1.32)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class WorkflowState:
     """Also while it waits for its next run, after one that has failed."""
     cancel_requested: bool
     ended_by_hand: bool
-    """It was terminated or cancelled. Only somebody else does that to a workflow of ours whose rows
-    do not say so."""
+    """It was terminated or cancelled, and not by Temporal itself. Only somebody else does that to a
+    workflow of ours whose rows do not say so."""
 
 
 class WorkflowStates:
@@ -93,8 +94,24 @@ class WorkflowStates:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise
+        ended_by_hand = seen.status is WorkflowExecutionStatus.CANCELED or (
+            seen.status is WorkflowExecutionStatus.TERMINATED
+            and not await self._was_terminated_by_the_server(workflow_id, seen.run_id)
+        )
         return WorkflowState(
             is_open=seen.status is WorkflowExecutionStatus.RUNNING,
             cancel_requested=seen.raw_description.workflow_extended_info.cancel_requested,
-            ended_by_hand=seen.status in _ENDED_BY_HAND,
+            ended_by_hand=ended_by_hand,
+        )
+
+    async def _was_terminated_by_the_server(self, workflow_id: str, run_id: str) -> bool:
+        """Say whether Temporal has terminated a run because its history had grown too long."""
+        events = self._client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history_events(
+            event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT, rpc_timeout=_RPC_TIMEOUT
+        )
+        return any(
+            [
+                event.workflow_execution_terminated_event_attributes.identity == _SERVER
+                async for event in events
+            ]
         )

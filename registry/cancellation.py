@@ -1,8 +1,9 @@
 """Cancelling an invocation with everything below it."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import any_, exists, literal, select, update
+from sqlalchemy import any_, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Text
@@ -14,14 +15,23 @@ from core.lifecycle import InvocationStatus, Phase, QueueReason, WorkerStatus
 from registry.changes import announcement
 from registry.tables import Execution, Invocation
 
+CANCELLATION_REQUESTED: Final = "cancellation was requested"
+"""What `phase_detail` says of one that has no other reason."""
+
 
 async def request_cancellation(
-    session: AsyncSession, invocation_id: InvocationId
+    session: AsyncSession, invocation_id: InvocationId, *, reason: str | None = None
 ) -> list[InvocationId]:
     """Record the wish to cancel an invocation and its running descendants.
 
-    Repeating it keeps the first time. Descendants of a descendant that has already ended are
-    reached too.
+    Repeating it keeps the first time, and the first reason. Descendants of a descendant that has
+    already ended are reached too.
+
+    Args:
+        session: the transaction.
+        invocation_id: the invocation.
+        reason: what its `phase_detail` is to say instead of `CANCELLATION_REQUESTED`. Its
+            descendants are cancelled because of it, and not for that reason.
 
     Returns:
         The invocations whose workflows are to be cancelled, the given one first. Also those that
@@ -43,6 +53,12 @@ async def request_cancellation(
     # at the next one. Below what is locked no child can be created.
     while len(again := await _lock_running(session, invocation_id)) > len(locked):
         locked = again
+    if reason is not None:
+        await session.execute(
+            update(Invocation)
+            .where(Invocation.id == invocation_id, Invocation.cancellation_requested_at.is_(None))
+            .values(cancellation_reason=reason)
+        )
     await _cancel(session, locked)
     return [invocation_id, *(found for found in locked if found != invocation_id)]
 
@@ -66,6 +82,7 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId])
         Execution.invocation_id == Invocation.id,
         Execution.worker_status != WorkerStatus.TERMINATED,
     )
+    why = func.coalesce(Invocation.cancellation_reason, CANCELLATION_REQUESTED)
     new_request = (
         # One parameter, however many ids there are: a statement may have 65,535.
         Invocation.id == any_(literal(list(invocation_ids), ARRAY(Text))),
@@ -74,7 +91,7 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId])
     await session.execute(
         update(Invocation)
         .where(*new_request, has_open_execution)
-        .values(phase=Phase.CANCELLING, phase_detail="cancellation was requested")
+        .values(phase=Phase.CANCELLING, phase_detail=why)
     )
     # In back-off between two attempts no workflow code runs, and Temporal ends the workflow
     # without asking it. So the end is recorded here.
@@ -84,7 +101,7 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId])
         .values(
             status=InvocationStatus.TERMINATED,
             phase=Phase.CANCELLED,
-            phase_detail="cancellation was requested between two attempts",
+            phase_detail=why + " between two attempts",
             queue_reason=None,
             terminated_at=now,
         )

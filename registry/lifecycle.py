@@ -35,6 +35,7 @@ from core.steps import (
     WaitingEnd,
 )
 from core.workflow_names import deletion_workflow_id
+from registry.cancellation import CANCELLATION_REQUESTED
 from registry.changes import announce
 from registry.preparation import detail_while_preparing
 from registry.slots import (
@@ -155,7 +156,7 @@ def _end_if_due(
     function = context.function
     reason = _interrupt_due(context, invocation)
     if reason is not None:
-        _terminate(invocation, _PHASE_OF_INTERRUPT[reason], _DETAIL_OF_INTERRUPT[reason])
+        _terminate(invocation, _PHASE_OF_INTERRUPT[reason], _why(invocation, reason))
     elif execution.attempt > function.max_retries + 1:
         _terminate(invocation, Phase.FAILED, "all attempts are used up")
     elif function.preparation_status == PreparationStatus.FAILED:
@@ -201,7 +202,7 @@ async def record_termination_signal(session: AsyncSession, request: InterruptReq
     if invocation is not None and invocation.status == InvocationStatus.RUNNING:
         invocation.phase = Phase.CANCELLING
         invocation.phase_detail = (
-            f"{_DETAIL_OF_INTERRUPT[request.reason]}; waiting until the worker is gone"
+            f"{_why(invocation, request.reason)}; waiting until the worker is gone"
         )
 
 
@@ -249,7 +250,7 @@ async def end_waiting(session: AsyncSession, request: WaitingEnd) -> Closed:
         return Closed(final=True, detail="the invocation was deleted")
     if invocation.status == InvocationStatus.RUNNING and open_execution_id is None:
         _terminate(
-            invocation, _PHASE_OF_INTERRUPT[request.reason], _DETAIL_OF_INTERRUPT[request.reason]
+            invocation, _PHASE_OF_INTERRUPT[request.reason], _why(invocation, request.reason)
         )
         await session.flush()
         await announce(session, invocation.id)
@@ -272,10 +273,10 @@ def _deletion_of(context: FunctionContext) -> list[str]:
     return [deletion_workflow_id(ProjectId(context.project.id))]
 
 
-_DETAIL_OF_INTERRUPT = {
-    InterruptReason.CANCELLED: "cancellation was requested",
-    InterruptReason.TIMED_OUT: "the timeout has passed",
-}
+def _why(invocation: Invocation, reason: InterruptReason) -> str:
+    if reason is InterruptReason.TIMED_OUT:
+        return "the timeout has passed"
+    return invocation.cancellation_reason or CANCELLATION_REQUESTED
 
 
 def _end_execution(execution: Execution, request: CloseRequest) -> None:
@@ -323,7 +324,7 @@ def _decide(
     if execution.outcome == Outcome.SUCCEEDED:
         _terminate(invocation, Phase.SUCCEEDED, ended)
     elif due is not None:
-        _terminate(invocation, _PHASE_OF_INTERRUPT[due], f"{_DETAIL_OF_INTERRUPT[due]}; {ended}")
+        _terminate(invocation, _PHASE_OF_INTERRUPT[due], f"{_why(invocation, due)}; {ended}")
     elif execution.outcome == Outcome.ABORTED:
         _terminate(invocation, Phase.CANCELLED, f"the worker aborted by itself; {ended}")
     elif execution.attempt >= attempts:

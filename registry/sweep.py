@@ -23,6 +23,8 @@ from registry.slots import FunctionContext
 from registry.starts import start_of
 from registry.tables import Execution, Function, Invocation, Project, Version
 
+_ENDED_BY_HAND = "its workflow was ended by hand in Temporal"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningInvocation:
@@ -156,7 +158,7 @@ async def begin_again(
     cancelled = False
     if ended_by_hand:
         with suppress(InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
-            to_cancel = await request_cancellation(session, invocation_id)
+            to_cancel = await request_cancellation(session, invocation_id, reason=_ENDED_BY_HAND)
             cancelled = True
     has_open_execution = exists().where(
         Execution.invocation_id == Invocation.id,

@@ -191,6 +191,8 @@ class Invocation(Base):
     # Free text for a person: why it waits, why it ended.
     phase_detail: Mapped[str | None]
     cancellation_requested_at: Mapped[datetime | None]
+    # Words for `phase_detail`, if it was not asked for through the API.
+    cancellation_reason: Mapped[str | None]
     created_at: Mapped[datetime]
     # Bumped on cancel, on creation of an execution and on termination; never after that.
     updated_at: Mapped[datetime]
