@@ -20,6 +20,7 @@ from core.errors import (
     AuthenticationSchemeIsInvalidError,
     ControlPlaneError,
     NotAuthenticatedError,
+    RegistryIsNotMigratedError,
     RegistryIsUnavailableError,
     RequestBodyIsTooLargeError,
     WorkerTokenScopeError,
@@ -43,6 +44,12 @@ _PASSING_SQLSTATES: Final = (
     "58",  # the server's operating system
 )
 """Beginnings of the SQLSTATEs that have nothing to do with what was asked."""
+
+_LACKING_SQLSTATES: Final = {
+    "42P01",  # no such table
+    "42703",  # no such column
+}
+"""What a schema without the newest migrations, or without any, answers to our queries."""
 
 
 def install(app: FastAPI) -> None:
@@ -68,10 +75,15 @@ def install(app: FastAPI) -> None:
         return JSONResponse({"detail": problems}, status_code=422)
 
     async def answer_database_error(request: Request, error: Exception) -> JSONResponse:
-        if not _will_pass(error):
+        unavailable: ControlPlaneError
+        if _will_pass(error):
+            unavailable = RegistryIsUnavailableError()
+            logger.warning(unavailable.reason, path=request.url.path, error=str(error))
+        elif _lacks_tables(error):
+            unavailable = RegistryIsNotMigratedError()
+            logger.error(unavailable.reason, path=request.url.path, exc_info=error)
+        else:
             raise error
-        logger.warning("registry_unavailable", path=request.url.path, error=str(error))
-        unavailable = RegistryIsUnavailableError()
         return JSONResponse(
             {"detail": unavailable.detail}, status_code=unavailable.status, headers=_RETRY_AFTER
         )
@@ -108,11 +120,20 @@ def _will_pass(error: Exception) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    sqlstate = getattr(error.orig, "sqlstate", None)
+    sqlstate = _sqlstate_of(error)
     if sqlstate is not None:
-        return str(sqlstate).startswith(_PASSING_SQLSTATES)
+        return sqlstate.startswith(_PASSING_SQLSTATES)
     # Without a state the server has not answered at all: refused, reset, timed out.
     return type(error).__name__ in {"OperationalError", "InterfaceError"}
+
+
+def _lacks_tables(error: Exception) -> bool:
+    """Say whether the schema is missing, or older than the code."""
+    return isinstance(error, DBAPIError) and _sqlstate_of(error) in _LACKING_SQLSTATES
+
+
+def _sqlstate_of(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _presentable_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,6 +181,7 @@ _EVERYWHERE: Final[tuple[type[ControlPlaneError], ...]] = (
     ApiKeyIsInvalidError,
     WorkerTokenScopeError,
     RegistryIsUnavailableError,
+    RegistryIsNotMigratedError,
 )
 
 

@@ -217,3 +217,14 @@ class RegistryIsUnavailableError(ControlPlaneError):
     status = 503
     reason = "registry_unavailable"
     detail = "The registry is not available at the moment. Please try again"
+
+
+class RegistryIsNotMigratedError(ControlPlaneError):
+    """Postgres answers, but a table or a column is missing that this version needs."""
+
+    status = 503
+    reason = "registry_not_migrated"
+    detail = (
+        "The registry's tables are missing or older than this server. "
+        "Its operator has to run `control-plane migrate`"
+    )
