@@ -158,5 +158,9 @@ class Changes:
                     error=str(error).partition("\n")[0],
                     again_in_seconds=pause,
                 )
+            except Exception:
+                # Nobody waits for this task's end, so it must not have one: requests that wait
+                # would hear of nothing any more, and look only when their time is over.
+                logger.exception("changes_listener_failed", again_in_seconds=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+import structlog
 from sqlalchemy import text
 
 from core.settings import RegistrySettings
@@ -128,6 +129,21 @@ async def test_it_starts_before_postgres_is_there(
             with changes.watch("inv-1") as event:
                 await tell(registry, "inv-1")
                 await heard(event)
+
+
+async def test_it_goes_on_after_an_error_that_nobody_has_thought_of(
+    registry_settings: RegistrySettings,
+) -> None:
+    """A host name that Python cannot encode is neither an error of Postgres nor of the system."""
+    odd = Registry(registry_settings.model_copy(update={"postgres_host": f"{'x' * 64}.test"}))
+
+    def failures() -> list[object]:
+        return [entry["exc_info"] for entry in logs if entry["event"] == "changes_listener_failed"]
+
+    with structlog.testing.capture_logs() as logs:
+        async with Changes(odd):
+            await eventually_true(lambda: len(failures()) >= 2)
+    await odd.close()
 
 
 async def test_closing_sends_all_watchers_home_and_leaves_no_connection(
