@@ -1,11 +1,15 @@
 """The connection pool, and the one way to open a transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -14,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from core.settings import RegistrySettings
+from registry.pulse import SILENT, Pulse, patiently
 
 
 def registry_url(settings: RegistrySettings) -> URL:
@@ -49,20 +54,49 @@ def _drop_detail(context: ExceptionContext) -> None:
         wrapped.args = (f"({type(original).__qualname__}) {original.diag.message_primary}",)
 
 
-class Registry:
-    """Postgres, as one process uses it. Make one per process and `close` it at the end."""
+_CONNECTION: Final[dict[str, Any]] = {
+    "application_name": "control-plane",
+    # The limit if we are too busy to look; see `registry.pulse` for the one that counts.
+    "connect_timeout": 10,
+    # A machine or a network that is gone for one connection only is found out by the kernel: after
+    # 1.5 seconds if something was sent, after 15 if not.
+    "tcp_user_timeout": 1500,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
-    def __init__(self, settings: RegistrySettings) -> None:
+
+class Registry:
+    """Postgres, as one process uses it. Make one per process and `close` it at the end.
+
+    Whoever waits for a Postgres that is gone, or has fallen silent, gets an `OperationalError`
+    within two seconds (`registry.pulse`).
+
+    Args:
+        settings: where Postgres is.
+        turn_seconds: how long a transaction may wait for a connection while all are in use.
+    """
+
+    def __init__(self, settings: RegistrySettings, *, turn_seconds: float = 30) -> None:
+        url = registry_url(settings)
         self._engine: AsyncEngine = create_async_engine(
-            registry_url(settings),
+            url,
             pool_size=settings.postgres_pool_size,
             max_overflow=0,
-            # Under load a request waits for its turn. That Postgres is away shows sooner, by the
-            # refused or timed-out connection.
-            pool_timeout=10,
-            connect_args={"connect_timeout": 2, "application_name": "control-plane"},
+            pool_timeout=turn_seconds,
+            async_creator=self._connect,
+        )
+        _, parameters = self._engine.dialect.create_connect_args(url)
+        self._parameters: dict[str, Any] = {**parameters, **_CONNECTION}
+        self._pulse = Pulse(
+            self._engine, partial(psycopg.AsyncConnection.connect, **self._parameters)
         )
         keep_values_out_of_errors(self._engine.sync_engine)
+        # Before the pool's own queue, which lets the waiters wait on when a connection that was
+        # being made has failed.
+        self._turns = asyncio.Semaphore(settings.postgres_pool_size)
+        self._turn_seconds = turn_seconds
         self.pool_size = settings.postgres_pool_size
         """Transactions that can be open at the same time."""
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -78,7 +112,7 @@ class Registry:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Open one transaction: committed at the end of the block, rolled back on an error."""
-        async with self._sessions() as session, session.begin():
+        async with self._turn(), self._sessions() as session, session.begin():
             yield session
 
     @asynccontextmanager
@@ -89,9 +123,42 @@ class Registry:
         later statement sees may be newer than what an earlier one saw, as in a transaction of
         Postgres' default isolation.
         """
-        async with self._autocommit_sessions() as session:
+        async with self._turn(), self._autocommit_sessions() as session:
             yield session
 
     async def close(self) -> None:
         """Close all connections."""
+        self._pulse.close()
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until a connection is free or may be made; the turn is the block.
+
+        Raises:
+            PoolTimeoutError: all were in use for too long. That Postgres is away shows sooner.
+            OperationalError: it is silent.
+        """
+        try:
+            async with asyncio.timeout(self._turn_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise PoolTimeoutError("all connections to Postgres are in use") from None
+        try:
+            with self._pulse.watched():
+                yield
+        finally:
+            self._turns.release()
+
+    async def _connect(self, *_: object, **__: object) -> psycopg.AsyncConnection[Any]:
+        """Make a connection for the pool.
+
+        Raises:
+            psycopg.OperationalError: Postgres is away, or does not answer in time.
+        """
+        if self._pulse.silent:
+            raise psycopg.OperationalError(SILENT)
+        try:
+            return await patiently(psycopg.AsyncConnection.connect(**self._parameters))
+        except TimeoutError:
+            raise psycopg.OperationalError(f"{SILENT} to a new connection") from None

@@ -1,25 +1,14 @@
 """Paths, headers, sizes, and answers to what goes wrong inside."""
 
-import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 
-import httpx
-import psycopg
 import pytest
 import structlog
 from fastapi import FastAPI
-from sqlalchemy import text
 
 from api.middleware import MAX_BODY_BYTES
-from core.dispatch import Dispatcher
-from core.settings import RegistrySettings, TemporalSettings
-from core.temporal import connect
-from registry.engine import Registry
 from tests.api.helpers import USER, Api, assert_error
-from tests.harness import API_KEY, STANDARD
-
-AWAY = (503, "The registry is not available at the moment. Please try again")
+from tests.harness import API_KEY
 
 
 async def test_health_needs_no_key(api: Api) -> None:
@@ -147,86 +136,6 @@ async def test_the_context_shows_no_secret(app: FastAPI) -> None:
     shown = repr(app.state.context)
     assert API_KEY not in shown
     assert "tokens" not in shown
-
-
-async def test_a_database_without_tables_is_no_503(api: Api) -> None:
-    async with api.registry.engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE projects RENAME TO away"))
-    with structlog.testing.capture_logs():
-        answer = await api.get("/projects")
-    assert answer.status_code == 500
-    assert answer.json()["detail"] == "Internal Server Error"
-
-
-async def test_a_lost_connection_is_503_once_and_then_all_is_well(
-    api: Api, registry_settings: RegistrySettings
-) -> None:
-    await api.ok("GET", "/projects")
-    await asyncio.to_thread(_end_connections, registry_settings)
-    answer = await api.get("/projects")
-    assert_error(answer, *AWAY)
-    assert answer.headers["retry-after"] == "1"
-    await api.ok("GET", "/projects")
-
-
-def _end_connections(settings: RegistrySettings) -> None:
-    with psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        password=settings.postgres_password.get_secret_value(),
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [settings.postgres_db],
-        )
-
-
-@pytest.fixture
-async def registry_away(registry_settings: RegistrySettings) -> AsyncIterator[Registry]:
-    nowhere = registry_settings.model_copy(
-        update={"postgres_host": "127.0.0.1", "postgres_port": 1}
-    )
-    registry = Registry(nowhere)
-    yield registry
-    await registry.close()
-
-
-async def test_a_registry_that_does_not_answer_is_503(
-    app: FastAPI, api: Api, registry_away: Registry
-) -> None:
-    app.state.context = dataclasses.replace(app.state.context, registry=registry_away)
-    assert_error(await api.get("/projects"), *AWAY)
-    assert_error(await api.get("/projects", headers={}), 403, "Not authenticated")
-    assert await api.ok("GET", "/") == {"status": "healthy"}
-
-
-async def test_a_pool_that_is_used_up_is_503(
-    app: FastAPI, api: Api, registry_settings: RegistrySettings
-) -> None:
-    small = Registry(registry_settings.model_copy(update={"postgres_pool_size": 1}))
-    app.state.context = dataclasses.replace(app.state.context, registry=small)
-    async with small.transaction() as session:
-        await session.execute(text("SELECT 1"))
-        assert_error(await api.get("/projects"), *AWAY)
-    await api.ok("GET", "/projects")
-    await small.close()
-
-
-async def test_an_invocation_is_accepted_while_temporal_is_away(
-    app: FastAPI, registry: Registry
-) -> None:
-    nowhere = await connect(TemporalSettings(temporal_address="127.0.0.1:1"), lazy=True)
-    away = Dispatcher(nowhere, task_queue="t", provisioner="dev")
-    app.state.context = dataclasses.replace(app.state.context, dispatcher=away)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://c") as http:
-        api = Api(http, registry)
-        invocation = await api.invoke(f"{await api.deploy(STANDARD)}/functions/standard")
-        await api.ok("PUT", f"{invocation}/cancel")
-        assert (await api.ok("GET", invocation))["cancellation_requested"] is True
 
 
 async def test_the_key_never_shows_in_an_answer(api: Api) -> None:
