@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from api import errors, executions, invocations, projects, system, versions
 from api.context import Context
+from api.errands import Errands
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
 from api.views import Links
@@ -106,6 +107,7 @@ def create_app(
         changes=changes,
         reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
         dispatcher=dispatcher,
+        errands=Errands(),
         api_key=api_key,
         tokens=tokens,
         api_settings=api_settings,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.errands import Errands
 from api.views import Links
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
@@ -23,6 +24,7 @@ class Context:
     # Leaves most of the pool's connections to other requests, however many wait for a change.
     reads_of_waiters: asyncio.Semaphore
     dispatcher: Dispatcher
+    errands: Errands
     # Not in the repr, which error reports and debuggers show.
     api_key: str = field(repr=False)
     tokens: ExecutionTokens = field(repr=False)

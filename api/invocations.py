@@ -86,7 +86,8 @@ async def create_invocation(
     # Elsewhere it can only be started by an API of the kind that it was made for.
     is_of_this_kind = created.invocation.provisioner == context.dispatcher.provisioner
     if created.invocation.status == InvocationStatus.RUNNING and is_of_this_kind:
-        await context.dispatcher.start_invocation(start_of(created.context, created.invocation))
+        start = start_of(created.context, created.invocation)
+        await context.errands.send(context.dispatcher.start_invocation(start))
     return invocation_info(created, context.links)
 
 
@@ -155,7 +156,7 @@ async def cancel_invocation(
             function_name=function.function_name,
             invocation_id=found,
         )
-    await context.dispatcher.cancel_invocations(to_cancel)
+    await context.errands.send(context.dispatcher.cancel_invocations(to_cancel))
     return invocation_info(cancelled, context.links)
 
 

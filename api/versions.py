@@ -46,8 +46,10 @@ async def create_version(
             provisioner=context.dispatcher.provisioner,
         )
     if created.functions:
-        await context.dispatcher.start_preparation(
-            VersionId(created.version.id), project_name=project_name
+        await context.errands.send(
+            context.dispatcher.start_preparation(
+                VersionId(created.version.id), project_name=project_name
+            )
         )
     return version_info(created)
 

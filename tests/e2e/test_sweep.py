@@ -1,6 +1,9 @@
 """Calls that were accepted, and whose workflows nobody has started: the sweep starts them."""
 
+import os
+import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -10,7 +13,7 @@ from core.settings import RegistrySettings
 from core.temporal import SEARCH_ATTRIBUTES
 from standalone.ports import free_port
 from standalone.temporal_server import TemporalDevServer
-from tests.e2e.caller import Invocation
+from tests.e2e.caller import Invocation, Version
 from tests.e2e.conftest import PROJECT
 from tests.e2e.processes import until_no_process_mentions, wait_for
 from tests.e2e.stack import Stack, environment_for
@@ -33,10 +36,27 @@ def invocations_in(settings: RegistrySettings) -> list[str]:
     return [invocation_id for (invocation_id,) in rows]
 
 
+def run_while_temporal_hangs(version: Version, temporal: TemporalDevServer) -> None:
+    """Everything is accepted and read, and done when it is back."""
+    assert temporal.pid is not None
+    os.kill(temporal.pid, signal.SIGSTOP)
+    try:
+        wanted, unwanted = version.invoke("greet"), version.invoke("greet")
+        unwanted.cancel()
+        assert wanted.get()["phase"] == "QUEUED"
+    finally:
+        os.kill(temporal.pid, signal.SIGCONT)
+    assert wanted.until_over(seconds=90)["phase"] == "SUCCEEDED"
+    assert unwanted.until_over(seconds=90)["phase"] == "CANCELLED"
+
+
 def test_calls_without_a_workflow_run_when_temporal_is_back(
     servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
 ) -> None:
-    """One was accepted while Temporal was away; one when the API was killed before the start."""
+    """One was accepted while Temporal was away; one when the API was killed before the start.
+
+    Some were accepted before that, while it hung.
+    """
     port = free_port()
 
     def temporal() -> TemporalDevServer:
@@ -55,6 +75,7 @@ def test_calls_without_a_workflow_run_when_temporal_is_back(
         try:
             version = stack.caller.deploy(PROJECT, function_spec("greet", timeout=600))
             assert version.invoke("greet").result() == GREETING
+            run_while_temporal_hangs(version, first_life)
         except BaseException:
             stack.close()
             raise
@@ -64,24 +85,23 @@ def test_calls_without_a_workflow_run_when_temporal_is_back(
         path = f"{version.path}/functions/greet/invocations"
 
         def post() -> None:
-            with httpx.Client(
-                base_url=stack.caller.http.base_url, headers=stack.caller.http.headers
-            ) as http:
-                try:
-                    http.post(path, json={"input": "null"}, timeout=30)
-                except httpx.TransportError:
-                    return
-                raise AssertionError("the API has answered before it was killed")
+            with (
+                httpx.Client(
+                    base_url=stack.caller.http.base_url, headers=stack.caller.http.headers
+                ) as http,
+                suppress(httpx.TransportError),
+            ):
+                http.post(path, json={"input": "null"}, timeout=30)
 
-        # The API commits, and is then held up by a Temporal that does not answer.
+        # The API commits, and then tries for some seconds to start the workflow.
         caller = threading.Thread(target=post)
         caller.start()
-        ids = wait_for(lambda: invocations_in(registry_settings), lambda seen: len(seen) == 3)
+        ids = wait_for(lambda: invocations_in(registry_settings), lambda seen: len(seen) == 5)
         stack.api.kill()
         caller.join()
         stack.start_api()
         stack.api.event("api_listening")
-        unanswered = Invocation(stack.caller, path, ids[2])
+        unanswered = Invocation(stack.caller, path, ids[-1])
         with temporal():
             for call in (accepted, unanswered):
                 call.until_over(seconds=90)
