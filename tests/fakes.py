@@ -56,6 +56,8 @@ class ScriptedProvisioner(Provisioner):
         self.obedient = True
         self.worker_type = "TEST"
         self.forbidden: set[ExecutionId] = set()
+        # Workers that cannot be ended.
+        self.stubborn: set[ExecutionId] = set()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -108,6 +110,8 @@ class ScriptedProvisioner(Provisioner):
         del worker, grace
         if self.terminate_errors:
             raise self.terminate_errors.pop(0)
+        if execution_id in self.stubborn:
+            raise RuntimeError("not now")
         self.forbidden.add(execution_id)
         known = self.workers.get(execution_id)
         if known is None:
