@@ -3,9 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+_HANDOVER: Final = timedelta(milliseconds=100)
+"""Pause before the next Temporal worker goes on. The retry policy's pauses grow with each attempt,
+and so would be long for what has already outlived some restarts."""
 
 
 @asynccontextmanager
@@ -26,7 +32,9 @@ async def heartbeating() -> AsyncIterator[None]:
         # The SDK would report a cancellation. Temporal, which has not asked for any, would not take
         # it, and run the activity again only after its heartbeat timeout.
         raise ApplicationError(
-            "this Temporal worker stops", category=ApplicationErrorCategory.BENIGN
+            "this Temporal worker stops",
+            next_retry_delay=_HANDOVER,
+            category=ApplicationErrorCategory.BENIGN,
         ) from None
     finally:
         if task is not None:

@@ -1,14 +1,21 @@
 """What the API's tests share: requests as users and workers send them, rows as activities do."""
 
+import asyncio
+import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
+from api.server import bind, serve
 from core.clock import utc_now
 from core.ids import ExecutionId, InvocationId, execution_id_of_run
 from core.lifecycle import WorkerStatus
+from registry.changes import Changes
 from registry.engine import Registry
 from registry.tables import Execution, Invocation, LogChunk
 from tests.harness import API_KEY, TOKENS, Json
@@ -141,3 +148,32 @@ def parent_of(function_name: str, invocation_path: str) -> Json:
 def assert_error(answer: httpx.Response, status: int, detail: str) -> None:
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
     assert answer.headers["content-type"] == "application/json"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The application on a port."""
+
+    listener: socket.socket
+    port: int
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, changes: Changes) -> AsyncIterator[Serving]:
+    """Serve on a port; setting the event stops the server, and the end of the block too."""
+    with bind("127.0.0.1", 0) as listener:
+        server = Serving(listener, listener.getsockname()[1])
+        serves = asyncio.create_task(
+            serve(app, listener=listener, changes=changes, stop=server.stop)
+        )
+        try:
+            yield server
+        finally:
+            server.stop.set()
+            async with asyncio.timeout(45):
+                await serves

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from psycopg import sql
 from sqlalchemy import AsyncAdaptedQueuePool, text
 
-from api.server import bind, serve
 from core.errors import InvocationDoesNotExistError, RegistryIsUnavailableError
 from core.ids import execution_id_of_run
 from core.lifecycle import InterruptReason
@@ -31,6 +30,7 @@ from tests.api.helpers import (
     execution_id_of,
     invocation_id_of,
     parent_of,
+    serving,
 )
 from tests.e2e.processes import Program
 from tests.e2e.stack import environment_for
@@ -235,26 +235,12 @@ async def test_when_postgres_has_gone_away_meanwhile_the_answer_is_503(
     assert answer.headers["retry-after"] == "1"
 
 
-@asynccontextmanager
-async def serving(app: FastAPI, changes: Changes) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """The application on a port; setting the event stops it, and the end of the block too."""
-    stop = asyncio.Event()
-    with bind("127.0.0.1", 0) as listener:
-        server = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))
-        try:
-            yield listener.getsockname()[1], stop
-        finally:
-            stop.set()
-            async with asyncio.timeout(LESS_THAN_LONG):
-                await server
-
-
 async def test_a_client_that_hangs_up_is_not_waited_for(
     api: Api, app: FastAPI, changes: Changes, function: str
 ) -> None:
     path = await api.invoke(function)
-    async with serving(app, changes) as (port, _):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving(app, changes) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(
             f"GET {path}?wait=60 HTTP/1.1\r\nHost: control-plane\r\n"
             f"Authorization: {USER['Authorization']}\r\n\r\n".encode()
@@ -270,12 +256,12 @@ async def test_who_waits_is_answered_when_the_server_stops(
 ) -> None:
     path = await api.invoke(function)
     async with (
-        serving(app, changes) as (port, stop),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=USER, timeout=60) as http,
+        serving(app, changes) as server,
+        httpx.AsyncClient(base_url=server.url, headers=USER, timeout=60) as http,
     ):
         request = asyncio.create_task(http.get(path, params=LONG))
         await eventually_true(lambda: changes.watcher_count == 1)
-        stop.set()
+        server.stop.set()
         async with asyncio.timeout(LESS_THAN_LONG):
             answer = await request
     assert answer.status_code == 200

@@ -1,21 +1,31 @@
 """The control plane's own processes are killed, stopped and started again while functions run."""
 
+import json
 import logging
+import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from core.settings import RegistrySettings
 from tests.e2e.caller import Invocation
 from tests.e2e.conftest import PROJECT
 from tests.e2e.processes import processes_that_mention, until_no_process_mentions, wait_for
-from tests.e2e.stack import Stack
+from tests.e2e.rolling import Client, Pairs, load
+from tests.e2e.stack import API_KEY, Stack, environment_for
 from tests.harness import function_spec
+from tests.servers import Addresses
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""
+
+ROUNDS = int(os.environ.get("CONTROL_PLANE_ROLLING_ROUNDS", "1"))
+"""How often the rolling restart goes round."""
 
 
 class Marks:
@@ -43,6 +53,15 @@ def invoke_marks(stack: Stack, marks: Marks, gate: Path, *, count: int) -> list[
     version = stack.caller.deploy(PROJECT, spec)
     argument = {"folder": str(marks.folder), "gate": str(gate)}
     return [version.invoke("mark", argument) for _ in range(count)]
+
+
+@pytest.fixture
+def pairs(
+    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
+) -> Iterator[Pairs]:
+    running = Pairs(tmp_path, environment_for(registry_settings, servers))
+    yield running
+    running.close()
 
 
 def assert_each_ran_once(calls: list[Invocation], marks: Marks) -> None:
@@ -117,3 +136,41 @@ def test_sigterm_of_the_temporal_worker_leaves_its_functions_running(
     call.until(lambda s: s["executions"][0]["outcome"] == "SUCCEEDED")
     own_stack.start_temporal_worker()
     assert_each_ran_once([call], marks)
+
+
+def test_a_rolling_restart_under_load_fails_no_call_and_doubles_no_execution(
+    pairs: Pairs, marks: Marks, gate: Path
+) -> None:
+    """Clients repeat a call only if they may not connect."""
+    calls = invoke_marks(pairs, marks, gate, count=3)
+    for call in calls:
+        call.until_started()
+    collection = calls[0].path.rpartition("/")[0]
+    # For these the gate is open.
+    body = {"input": json.dumps({"folder": str(marks.folder), "gate": str(marks.folder)})}
+
+    def invoke_and_wait(client: Client) -> None:
+        invocation_id = client.call("POST", collection, json=body)["invocation_id"]
+        calls.append(Invocation(pairs.caller, collection, invocation_id))
+        client.result(f"{collection}/{invocation_id}")
+
+    def read(client: Client) -> None:
+        client.call("GET", collection, params={"max_results": 1})
+
+    with load() as clients:
+        for step, keep_alive in product((invoke_and_wait, read), (True, False)):
+            for _ in range(2):
+                clients.add(Client(pairs.urls, API_KEY, keep_alive=keep_alive), step)
+        for number in range(2 * ROUNDS):
+            pairs.restart(number % 2)
+
+    log.info("%s, among them %d invocations", dict(clients.calls), len(calls))
+    assert clients.errors == []
+    assert clients.calls["refused"] > 0
+    gate.touch()
+    touched_at = time.monotonic()
+    for call in calls[:3]:
+        call.until_over()
+    log.info("those that ran all the time were over after %.2f s", time.monotonic() - touched_at)
+    assert_each_ran_once(calls, marks)
+    until_no_process_mentions(pairs.workers)

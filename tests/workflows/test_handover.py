@@ -1,9 +1,14 @@
 """What a Temporal worker has begun when it is told to stop goes on in the next one."""
 
 import asyncio
+from datetime import timedelta
 
+import pytest
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
+from activities.heartbeat import heartbeating
 from core.ids import VersionId
 from core.workflow_names import preparation_workflow_id
 from provisioners.base import FunctionToPrepare, Prepared
@@ -84,3 +89,21 @@ async def test_the_end_of_a_worker_goes_on(
         assert (await plane.get(path))["phase"] == "CANCELLING"
         run.worker.end()
         assert (await plane.until_terminated(path))["phase"] == "CANCELLED"
+
+
+async def test_the_pause_before_it_goes_on_does_not_grow_with_its_attempts() -> None:
+    environment = ActivityEnvironment()
+    begun = asyncio.Event()
+
+    async def watch() -> None:
+        async with heartbeating():
+            begun.set()
+            await asyncio.Event().wait()
+
+    watching = asyncio.create_task(environment.run(watch))
+    await begun.wait()
+    environment.worker_shutdown()
+    environment.cancel()
+    with pytest.raises(ApplicationError) as failure:
+        await watching
+    assert failure.value.next_retry_delay == timedelta(milliseconds=100)
