@@ -83,6 +83,18 @@ def registry_settings(addresses: Addresses, database: str) -> RegistrySettings:
     )
 
 
+def connect(settings: RegistrySettings, *, database: str) -> psycopg.Connection:
+    """Connect to a database of the server; each statement is a transaction of its own."""
+    return psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        password=settings.postgres_password.get_secret_value(),
+        dbname=database,
+        autocommit=True,
+    )
+
+
 @contextmanager
 def fresh_database(addresses: Addresses, *, template: str) -> Iterator[RegistrySettings]:
     """A database of one test's own, copied from `template`."""
@@ -91,17 +103,11 @@ def fresh_database(addresses: Addresses, *, template: str) -> Iterator[RegistryS
         sql.Identifier(name), sql.Identifier(template)
     )
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-    with psycopg.connect(
-        host=addresses["postgres_host"],
-        port=addresses["postgres_port"],
-        user=addresses["postgres_user"],
-        password=addresses["postgres_password"],
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
+    settings = registry_settings(addresses, name)
+    with connect(settings, database="postgres") as connection:
         connection.execute(create)
         try:
-            yield registry_settings(addresses, name)
+            yield settings
         finally:
             connection.execute(drop)
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from core.settings import RegistrySettings
 from tests.e2e.processes import Program, one_line, run
 from tests.e2e.stack import environment_for
-from tests.servers import Addresses, environment_of, fresh_database
+from tests.servers import Addresses, connect, environment_of, fresh_database
 
 SERVER_COMMANDS = ("api", "worker")
 
@@ -22,17 +21,6 @@ SERVER_COMMANDS = ("api", "worker")
 def empty_database(servers: Addresses) -> Iterator[RegistrySettings]:
     with fresh_database(servers, template="template0") as settings:
         yield settings
-
-
-def connect(settings: RegistrySettings, *, database: str) -> psycopg.Connection:
-    return psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        password=settings.postgres_password.get_secret_value(),
-        dbname=database,
-        autocommit=True,
-    )
 
 
 @contextmanager

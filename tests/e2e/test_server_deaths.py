@@ -49,7 +49,7 @@ def marks(tmp_path: Path) -> Marks:
 
 def invoke_marks(stack: Stack, marks: Marks, gate: Path, *, count: int) -> list[Invocation]:
     # Retries are allowed, so that a second start would show.
-    spec = function_spec("mark", retries=3, timeout=120)
+    spec = function_spec("mark", retries=3, timeout=600)
     version = stack.caller.deploy(PROJECT, spec)
     argument = {"folder": str(marks.folder), "gate": str(gate)}
     return [version.invoke("mark", argument) for _ in range(count)]
