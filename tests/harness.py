@@ -71,10 +71,12 @@ class ControlPlane:
         provisioner: Provisioner,
         client: Client,
         *,
+        registry: Registry,
         dispatcher: Dispatcher,
         task_queue: str,
     ) -> None:
         self.http = http
+        self.registry = registry
         self.temporal = client
         self.task_queue = task_queue
         self._provisioner = provisioner
@@ -258,4 +260,11 @@ async def running_control_plane(
             task_queue=task_queue,
         ),
     ):
-        yield ControlPlane(http, backend, client, dispatcher=dispatcher, task_queue=task_queue)
+        yield ControlPlane(
+            http,
+            backend,
+            client,
+            registry=registry,
+            dispatcher=dispatcher,
+            task_queue=task_queue,
+        )

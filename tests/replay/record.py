@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 
 from core.clock import utc_now
-from core.ids import InvocationId, run_id_of_execution
+from core.ids import InvocationId, VersionId, run_id_of_execution
 from core.queues import control_queue, provisioner_queue
 from core.settings import TemporalSettings
 from core.steps import InvocationCall
@@ -23,6 +24,7 @@ from core.temporal import connect
 from core.workflow_names import PROJECT_DELETION
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
 from registry.engine import Registry
+from registry.invocations import create_invocation
 from tests.harness import (
     LIMITED,
     RETRYABLE,
@@ -148,6 +150,26 @@ async def cancelled_before_the_worker_was_recorded(plane: ControlPlane) -> Recor
     return {"cancelled-before-the-worker-was-recorded": run_of(plane, path, execution)}
 
 
+async def provisioning_failed_after_the_cancel(plane: ControlPlane) -> Recorded:
+    plane.provisioner.may_provision.clear()
+    plane.provisioner.lost_answers.append(ProvisionerError("the connection broke"))
+    await plane.deploy(STANDARD)
+    path = await plane.invoke("standard")
+    await plane.until(path, lambda s: s["phase"] == "PROVISIONING")
+    await plane.call("PUT", f"{path}/cancel")
+    handle = plane.temporal.get_workflow_handle(invocation_id_of(path))
+
+    async def is_asked_to_cancel() -> bool:
+        events = (await handle.fetch_history()).events
+        asked = EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
+        return any(event.event_type == asked for event in events)
+
+    await eventually(is_asked_to_cancel, bool)
+    plane.provisioner.may_provision.set()
+    (execution,) = (await over(plane, path, phase="CANCELLED"))["executions"]
+    return {"provisioning-failed-after-the-cancel": run_of(plane, path, execution)}
+
+
 async def cancelled_between_attempts(plane: ControlPlane) -> Recorded:
     """The run that waits for its back-off is cancelled before its first task."""
     await plane.deploy(RETRYABLE)
@@ -229,6 +251,21 @@ async def preparation_of_many(plane: ControlPlane) -> Recorded:
     return {f"{PREPARATIONS}/many-functions": preparation_of(plane)}
 
 
+async def preparation_cancelled_by_hand(plane: ControlPlane) -> Recorded:
+    plane.provisioner.may_prepare.clear()
+    await plane.deploy(STANDARD)
+    handle = preparation_of(plane)
+
+    async def activities() -> int:
+        return len((await handle.describe()).raw_description.pending_activities)
+
+    await eventually(activities, bool)
+    await handle.cancel()
+    await until_closed(handle)
+    plane.provisioner.may_prepare.set()
+    return {f"{PREPARATIONS}/cancelled-by-hand": handle}
+
+
 def preparation_of(plane: ControlPlane) -> AnyHandle:
     version_id = plane.version_path.rsplit("/", 1)[1]
     return plane.temporal.get_workflow_handle(f"prepare-{version_id}")
@@ -259,6 +296,45 @@ async def freed_slot(plane: ControlPlane) -> Recorded:
         (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
         recorded[name] = run_of(plane, path, execution)
     return recorded
+
+
+async def freed_slot_of_a_lost_waiter(plane: ControlPlane) -> Recorded:
+    """The workflow of the next in line was terminated by hand: the one after it is woken."""
+    await plane.deploy(LIMITED)
+    first = await plane.invoke("limited")
+    run = await plane.until_worker_runs(first)
+    waiters = []
+    for _ in range(2):
+        waiters.append(await plane.invoke("limited"))
+        await plane.until(
+            waiters[-1], lambda s: "concurrent execution" in (s["phase_detail"] or "")
+        )
+    lost, second = waiters
+    await plane.temporal.get_workflow_handle(invocation_id_of(lost)).terminate("by hand")
+    await run.play("SUCCEEDED")
+    await (await plane.until_worker_runs(second)).play("SUCCEEDED")
+    (execution,) = (await over(plane, first, phase="SUCCEEDED"))["executions"]
+    return {"frees-the-slot-of-a-lost-waiter": run_of(plane, first, execution)}
+
+
+async def younger_than_one_that_has_not_asked(plane: ControlPlane) -> Recorded:
+    """An older invocation whose workflow was never started keeps its place for some seconds."""
+    await plane.deploy(LIMITED)
+    async with plane.registry.transaction() as session:
+        await create_invocation(
+            session,
+            project_name="shop",
+            version_id=VersionId(plane.version_path.rsplit("/", 1)[1]),
+            function_name="limited",
+            input_="null",
+            parent=None,
+            provisioner="scripted",
+            idempotency_key=None,
+        )
+    path = await plane.invoke("limited")
+    await (await plane.until_worker_runs(path)).play("SUCCEEDED")
+    (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    return {"asks-again": run_of(plane, path, execution)}
 
 
 async def stale_execution(plane: ControlPlane) -> Recorded:
@@ -359,6 +435,19 @@ async def deletion_waits(plane: ControlPlane) -> Recorded:
     }
 
 
+async def deletion_looks_again(plane: ControlPlane) -> Recorded:
+    """What it waits for takes longer than it waits for a wake."""
+    plane.provisioner.obedient = False
+    await plane.deploy(STANDARD)
+    run = await plane.until_worker_runs(await plane.invoke("standard"))
+    await plane.call("DELETE", "/projects/shop")
+    await eventually_true(lambda: run.worker.terminations == 1)
+    # It looks again after 30 seconds.
+    await asyncio.sleep(33)
+    run.worker.end()
+    return {f"{DELETIONS}/looks-again": await deleted(plane)}
+
+
 async def deleted(plane: ControlPlane) -> AnyHandle:
     """Delete the project; returns the workflow that did it."""
     await plane.call("DELETE", "/projects/shop")
@@ -387,6 +476,7 @@ CASES: list[Case] = [
     cancelled_while_running,
     cancelled_while_provisioned,
     cancelled_before_the_worker_was_recorded,
+    provisioning_failed_after_the_cancel,
     cancelled_between_attempts,
     timed_out_between_attempts,
     timed_out_while_running,
@@ -394,11 +484,15 @@ CASES: list[Case] = [
     preparation_pending,
     preparation_failed,
     preparation_of_many,
+    preparation_cancelled_by_hand,
     refused,
     freed_slot,
+    freed_slot_of_a_lost_waiter,
+    younger_than_one_that_has_not_asked,
     stale_execution,
     deletion_of_idle_project,
     deletion_waits,
+    deletion_looks_again,
     terminated_by_hand,
     sweep_with_nothing_to_do,
     sweep_with_a_step_that_fails,
