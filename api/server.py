@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.draining import Farewell, refuse_new_connections
+from api.protocol import BoundedProtocol
 from registry.changes import Changes
 
 _DRAIN_SECONDS = 30
@@ -94,7 +95,9 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             farewell,
-            http="httptools",
+            http=BoundedProtocol,
+            # Nothing here speaks it.
+            ws="none",
             # Our logging takes uvicorn's lines as they come.
             log_config=None,
             access_log=False,

@@ -1,0 +1,165 @@
+"""HTTP on one connection, as uvicorn reads it, with bounds for what it would wait for or keep.
+
+Uvicorn's own protocol takes a request line, headers and trailers of any length into memory, before
+anybody is authenticated, and waits for the rest of a request for ever.
+"""
+
+import asyncio
+import json
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Request line and headers together; also what may come around a body, such as trailers."""
+HEAD_SECONDS: Final = 20.0
+"""From the opening of a connection, or the first byte of another request, to its last header."""
+BODY_SECONDS: Final = 60.0
+"""From the end of the headers to the end of the body."""
+MAX_PIPELINED: Final = 100
+"""Requests that one connection may send ahead of their answers."""
+
+_FRAMING_PER_BODY_BYTE = 8
+"""A chunk of one byte needs five more around it."""
+
+
+class _HeadIsTooLargeError(Exception):
+    """Request line and headers are over the limit."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Answers 431 to a head that is too large, and 408 to a request that does not come to its end.
+
+    Both close the connection. Between two requests uvicorn closes an idle connection by itself.
+    """
+
+    head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._in_message = False
+        self._received = 0
+        self._has_begun = False
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
+        """Wait for the first request, but not for ever."""
+        super().connection_made(transport)
+        self._wait_at_most(self.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come; refuse what is no body and yet has no end."""
+        if self._timer is None and not self._in_message:
+            self._wait_at_most(self.head_seconds)
+        self._has_begun = False
+        super().data_received(data)
+        if not self._in_message or self._has_begun:
+            # Of the bytes that a request begins with, some may belong to the one before.
+            return
+        self._received += len(data)
+        around = self._received - self._body_bytes
+        if around > MAX_HEAD_BYTES + _FRAMING_PER_BODY_BYTE * self._body_bytes:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Count from here."""
+        super().on_message_begin()
+        self._in_head = self._in_message = self._has_begun = True
+        self._received = self._body_bytes = self._head_bytes = 0
+        if self._timer is None:
+            self._wait_at_most(self.head_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the request line."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header; trailers come here too."""
+        self._count_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Wait for the body."""
+        self._in_head = False
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ConnectionError("too many requests sent ahead")
+        self._wait_at_most(self.body_seconds)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count a part of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for nothing but the answer."""
+        self._in_message = False
+        self._in_head = True
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+        else:
+            self._refuse(400, msg)
+
+    def _count_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > MAX_HEAD_BYTES:
+            # The parser stops and `send_400_response` is called.
+            raise _HeadIsTooLargeError
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            431, f"The request line and headers are too large: over {MAX_HEAD_BYTES} bytes"
+        )
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(seconds, self._on_time_up, seconds)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_time_up(self, seconds: float) -> None:
+        self._timer = None
+        if self._in_message:
+            what = "headers" if self._in_head else "body"
+            self._refuse(408, f"The request's {what} did not arrive within {seconds:g} seconds")
+        elif not self._is_answering():
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle = getattr(self, "cycle", None)
+        return cycle is not None and not cycle.response_complete
+
+    def _refuse(self, status: int, detail: str) -> None:
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._stop_waiting()
+        # With an earlier answer on its way, or this one begun, no other can be told from it.
+        if not self._is_answering() or not (self._in_head or self.cycle.response_started):
+            body = json.dumps({"detail": detail}).encode()
+            self.transport.write(
+                STATUS_LINE[status]
+                + b"content-type: application/json\r\nconnection: close\r\n"
+                + b"content-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+        self.transport.close()
