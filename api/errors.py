@@ -22,6 +22,7 @@ from core.errors import (
     NotAuthenticatedError,
     RegistryIsNotMigratedError,
     RegistryIsUnavailableError,
+    RequestBodiesAreTooManyError,
     RequestBodyIsTooLargeError,
     WorkerTokenScopeError,
 )
@@ -34,6 +35,8 @@ _RETRY_AFTER: Final = {"Retry-After": "1"}
 MAX_ECHOED_CHARACTERS: Final = 1000
 """A 422 repeats the refused value only if it is no longer than this as JSON."""
 _MAX_ECHOED_DEPTH: Final = 20
+MAX_PROBLEMS: Final = 100
+"""A 422 names no more problems than this: a body can have a million."""
 
 _PASSING_SQLSTATES: Final = (
     "08",  # connection
@@ -71,7 +74,7 @@ def install(app: FastAPI) -> None:
         del request
         if not isinstance(error, RequestValidationError):
             raise error
-        problems = [_presentable_problem(problem) for problem in error.errors()]
+        problems = [_presentable_problem(problem) for problem in error.errors()[:MAX_PROBLEMS]]
         return JSONResponse({"detail": problems}, status_code=422)
 
     async def answer_database_error(request: Request, error: Exception) -> JSONResponse:
@@ -155,18 +158,33 @@ def _presentable_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
     return presentable
 
 
-def _presentable(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
-    if depth > _MAX_ECHOED_DEPTH:
-        raise ValueError("too deep")
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {_encodable(str(key)): _presentable(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_presentable(item, depth + 1) for item in value]
-    return value.decode(errors="replace") if isinstance(value, bytes) else _encodable(str(value))
+def _presentable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    return _Presentable().made_of(value)
+
+
+class _Presentable:
+    """Copies a value; gives up after so many parts that it would be too long as JSON anyway."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+
+    def made_of(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
+        self._parts += 1
+        if depth > _MAX_ECHOED_DEPTH or self._parts > MAX_ECHOED_CHARACTERS:
+            raise ValueError("too deep or too long")
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return {
+                _encodable(str(key)): self.made_of(item, depth + 1) for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.made_of(item, depth + 1) for item in value]
+        return (
+            value.decode(errors="replace") if isinstance(value, bytes) else _encodable(str(value))
+        )
 
 
 def _encodable(text: str) -> str:
@@ -190,10 +208,10 @@ def responses(*errors: type[ControlPlaneError], with_body: bool = False) -> Resp
 
     Args:
         *errors: what the route raises beyond authentication.
-        with_body: whether the route reads a body, which may be too large.
+        with_body: whether the route reads a body, which may be too large, also with others.
     """
     by_status: dict[int, list[type[ControlPlaneError]]] = {}
-    too_large = (RequestBodyIsTooLargeError,) if with_body else ()
+    too_large = (RequestBodyIsTooLargeError, RequestBodiesAreTooManyError) if with_body else ()
     for error in (*_EVERYWHERE, *errors, *too_large):
         by_status.setdefault(error.status, []).append(error)
     described: Responses = {

@@ -204,7 +204,15 @@ class RequestBodyIsTooLargeError(ControlPlaneError):
 
     status = 413
     reason = "request_body_too_large"
-    detail = "The request body is too large"
+    detail = "The request body is too large: at most 4194304 bytes (4 MiB) are accepted"
+
+
+class RequestBodiesAreTooManyError(ControlPlaneError):
+    """The bodies of all requests together are over the server's limit. It may be repeated."""
+
+    status = 503
+    reason = "request_bodies_too_many"
+    detail = "Too many large requests at the moment. Please try again"
 
 
 class RegistryIsUnavailableError(ControlPlaneError):

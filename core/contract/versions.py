@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from core.contract.base import ContractModel, EpochSeconds, NameText
 from core.contract.functions import FunctionInfoForVersion, FunctionSpec
@@ -17,9 +17,14 @@ def parse_version_reference(reference: str) -> VersionId | None:
     return None if reference.lower() == "latest" else VersionId(reference)
 
 
-def _check_functions(functions: list[FunctionSpec]) -> list[FunctionSpec]:
-    if len(functions) > MAX_FUNCTIONS:
+def _count_functions(functions: object) -> object:
+    # Before they are looked at: each of a million wrong ones would be a problem to describe.
+    if isinstance(functions, list) and len(functions) > MAX_FUNCTIONS:
         raise ValueError(f"functions must not exceed {MAX_FUNCTIONS}")
+    return functions
+
+
+def _check_functions(functions: list[FunctionSpec]) -> list[FunctionSpec]:
     if len({function.function_name for function in functions}) < len(functions):
         raise ValueError("function_name values must be distinct")
     return functions
@@ -32,6 +37,7 @@ class VersionDefinition(ContractModel):
     """The image of every function that names none of its own."""
     functions: Annotated[
         list[FunctionSpec],
+        BeforeValidator(_count_functions),
         AfterValidator(_check_functions),
         Field(json_schema_extra={"maxItems": MAX_FUNCTIONS}),
     ]

@@ -88,7 +88,7 @@ async def _chunks(total: int) -> AsyncIterator[bytes]:
 
 async def test_a_body_over_4_mib_is_413_with_and_without_a_length(api: Api, function: str) -> None:
     path = f"{function}/invocations"
-    detail = "The request body is too large"
+    detail = "The request body is too large: at most 4194304 bytes (4 MiB) are accepted"
     assert_error(await api.post(path, content=b"x" * (MAX_BODY_BYTES + 1)), 413, detail)
     assert_error(await api.post(path, content=_chunks(MAX_BODY_BYTES)), 413, detail)
     # Authentication still comes first.

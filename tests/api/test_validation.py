@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.helpers import Api
+from api.errors import MAX_PROBLEMS
+from tests.api.helpers import USER, Api
 from tests.harness import STANDARD, Json, function_spec
 
 MIB = 1024 * 1024
@@ -200,6 +201,9 @@ async def test_nul_in_paths_and_queries_is_422(api: Api, function: str) -> None:
         b"[" * 900 + b"]" * 900,
         b'{"input": ' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"input": {"\\ud800": NaN}}',
+        b'{"input": "x", "input": 3}',
+        b'{"input": ' + b"1" * 100_000 + b"}",
+        b'{"input": 1e999999999}',
         b"null",
         b"3",
         b'"text"',
@@ -209,6 +213,31 @@ async def test_nul_in_paths_and_queries_is_422(api: Api, function: str) -> None:
 )
 async def test_hostile_bodies_are_422(api: Api, function: str, body: bytes) -> None:
     await _problems(api, f"{function}/invocations", content=body)
+
+
+async def test_deep_and_odd_texts_in_queries_and_headers_are_422(api: Api, function: str) -> None:
+    path = f"{function}/invocations"
+    for query in ("max_results=NaN", "max_results=" + "9" * 5000, "max_results=" + "[" * 20_000):
+        problems = await _problems(api, f"{path}?{query}", method="GET")
+        assert problems[0]["loc"] == ["query", "max_results"]
+    headers = {**USER, "Idempotency-Key": "[" * 20_000}
+    answer = await api.post(path, json={"input": "x"}, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["header", "Idempotency-Key"]
+    assert (await api.get(f"{path}?initial_offset={'[' * 20_000}")).status_code == 400
+    # As JSON has it: of a key that comes twice, the last one counts.
+    twice = await api.ok("POST", path, content=b'{"input": "first", "input": "last"}')
+    assert twice["input"] == "last"
+
+
+async def test_a_million_problems_are_not_described(api: Api, versions: str) -> None:
+    path = versions
+    many = {"default_docker_image": "i", "functions": [0] * 1_000_000}
+    [problem] = await _problems(api, path, json=many)
+    assert problem["msg"] == "Value error, functions must not exceed 1000"
+    assert "input" not in problem
+    fewer = await _problems(api, path, json={**many, "functions": [0] * 1000})
+    assert len(fewer) == MAX_PROBLEMS
 
 
 async def test_a_large_refused_value_is_not_repeated(api: Api, versions: str) -> None:
