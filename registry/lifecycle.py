@@ -39,6 +39,7 @@ from registry.cancellation import CANCELLATION_REQUESTED
 from registry.changes import announce
 from registry.preparation import detail_while_preparing
 from registry.slots import (
+    MAX_COUNTED,
     FunctionContext,
     call_next,
     lock_function_of,
@@ -124,13 +125,12 @@ async def _admit_or_queue(
     queue = await look_at_queue(session, invocation)
     limit = context.function.max_concurrency
     if queue.ahead >= limit - queue.in_use:
-        detail = (
-            f"{queue.in_use} of {limit} concurrent executions in use, {queue.ahead} waiting ahead"
-        )
+        ahead = f"{queue.ahead}{' or more' if queue.ahead == MAX_COUNTED else ''} waiting ahead"
+        detail = f"{queue.in_use} of {limit} concurrent executions in use, {ahead}"
         queued = _queue(invocation, QueueReason.FUNCTION_LIMIT, detail)
-        return queued.model_copy(
-            update={"ask_again_seconds": 1.0 if queue.newcomers_ahead else None}
-        )
+        # Behind others who wait it would only be told so again: they ask, or are called, first.
+        kept_by_newcomers = queue.ahead - queue.newcomers_ahead < limit - queue.in_use
+        return queued.model_copy(update={"ask_again_seconds": 1.0 if kept_by_newcomers else None})
 
     session.add(execution)
     invocation.phase = Phase.PROVISIONING
@@ -139,7 +139,7 @@ async def _admit_or_queue(
     invocation.updated_at = execution.created_at
     await session.flush()
     wake = []
-    if queue.waiting:
+    if queue.has_waiters:
         wake = await call_next(session, context.function, caller=execution.id)
     return Opened(verdict=Verdict.ADMITTED, attempt=execution.attempt, wake=wake)
 

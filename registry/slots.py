@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import utc_now
@@ -68,12 +68,22 @@ _IS_NEWCOMER = and_(
 _IS_OLDER = Invocation.id < bindparam("invocation_id")
 _IS_WAITER = Invocation.queue_reason == QueueReason.FUNCTION_LIMIT
 _IS_CALLED = Invocation.queue_reason == QueueReason.CALLED
+MAX_COUNTED = 1000
+"""Who waits is counted up to here, beyond any limit: each of ten thousand that wait asks."""
+_WANTS_SLOT = or_(_IS_WAITER, _IS_CALLED, _IS_NEWCOMER)
+_AHEAD = (
+    select(_IS_NEWCOMER.label("is_newcomer"))
+    .where(_WAITING, _IS_OLDER, _WANTS_SLOT)
+    .order_by(Invocation.id)
+    .limit(MAX_COUNTED)
+    .subquery()
+)
 _QUEUE = select(
     _SLOTS_IN_USE,
-    func.count().filter(_IS_OLDER),
-    func.count().filter(_IS_OLDER, _IS_NEWCOMER),
-    func.count().filter(or_(_IS_WAITER, _IS_CALLED)),
-).where(_WAITING, or_(_IS_WAITER, _IS_CALLED, _IS_NEWCOMER))
+    func.count(),
+    func.count().filter(_AHEAD.c.is_newcomer),
+    exists().where(_WAITING, or_(_IS_WAITER, _IS_CALLED)),
+).select_from(_AHEAD)
 _CALLED = select(Invocation.id, Invocation.called_by).where(_WAITING, _IS_CALLED)
 _FIRST_WAITER = select(Invocation.id).where(_WAITING, _IS_WAITER).order_by(Invocation.id).limit(1)
 
@@ -85,11 +95,11 @@ class Queue:
     in_use: int
     """Executions that are not TERMINATED."""
     ahead: int
-    """Older invocations that want a slot."""
+    """Older invocations that want a slot, as far as they were counted: the oldest 1000."""
     newcomers_ahead: int
     """Those of them that have yet to ask."""
-    waiting: int
-    """All that wait or have been called, the one that asks included."""
+    has_waiters: bool
+    """Whether any waits or has been called, the one that asks included."""
 
 
 async def lock_function(session: AsyncSession, function_id: FunctionId) -> FunctionContext | None:

@@ -1,6 +1,7 @@
 """Transitions that run again after a crash give the same answer."""
 
 import pytest
+from sqlalchemy import text
 
 from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
 from core.ids import ExecutionId, FunctionId, InvocationId
@@ -119,3 +120,45 @@ async def test_a_repeated_close_keeps_the_first_end(
     async with registry.autocommit() as session:
         ended = await session.get_one(Invocation, invocation_id)
     assert (ended.status, ended.phase) == (InvocationStatus.TERMINATED, Phase.SUCCEEDED)
+
+
+async def test_who_waits_behind_others_that_wait_does_not_ask_again_by_itself(
+    registry: Registry, function_id: FunctionId
+) -> None:
+    await prepare(registry, function_id)
+    running, newcomer, first, second = [await invoke(registry) for _ in range(4)]
+    # Only the newcomer, whose workflow may never come, is before it.
+    assert (await ask(registry, running, 1)).verdict is Verdict.ADMITTED
+    await close(registry, 1)
+    waiting = [await ask(registry, invocation_id, 9) for invocation_id in (first, second)]
+    assert [answer.verdict for answer in waiting] == [Verdict.WAIT] * 2
+    assert [answer.ask_again_seconds for answer in waiting] == [1.0, None]
+    # Nobody is left behind: each one that comes calls the next.
+    assert (await ask(registry, newcomer, 2)).wake == []
+    assert (await close(registry, 2)).wake == [first]
+    assert (await ask(registry, first, 3)).verdict is Verdict.ADMITTED
+    assert (await close(registry, 3)).wake == [second]
+
+
+async def test_asking_for_a_slot_looks_at_a_bounded_part_of_the_queue(
+    registry: Registry, function_id: FunctionId
+) -> None:
+    await prepare(registry, function_id)
+    assert (await ask(registry, await invoke(registry), 1)).verdict is Verdict.ADMITTED
+    async with registry.transaction() as session:
+        await session.execute(_QUEUE_OF_MANY, {"function_id": function_id})
+    last = await ask(registry, await invoke(registry), 2)
+    assert last.verdict is Verdict.WAIT
+    assert last.detail == "1 of 1 concurrent executions in use, 1000 or more waiting ahead"
+
+
+_QUEUE_OF_MANY = text(
+    """
+    INSERT INTO invocations (
+        id, function_id, input, provisioner, status, phase, queue_reason, created_at, updated_at
+    )
+    SELECT 'inv-' || lpad(to_hex(number), 32, '0'), :function_id, '', 'p', 'RUNNING', 'QUEUED',
+           'function_limit', now(), now()
+    FROM generate_series(1, 1500) AS number
+    """
+)
