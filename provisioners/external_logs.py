@@ -14,6 +14,7 @@ from provisioners.external_protocol import LogsAnswer
 MAX_LINE_BYTES = 64 * 2**10
 """Longer lines come in pieces."""
 _PAGE_BYTES = 2**20
+_PAGE_LINES = 10_000
 _EMPTY_PAGES_FOLLOWED = 10
 
 Fetch = Callable[[str | None], Awaitable[LogsAnswer]]
@@ -54,7 +55,7 @@ class LogPosition:
 
 
 async def read_page(fetch: Fetch, *, offset: str, limit_bytes: int) -> LogPage:
-    """Read the next lines, about 1 MiB at most.
+    """Read the next lines, about 1 MiB and 10,000 lines at most.
 
     Args:
         fetch: asks the server.
@@ -96,7 +97,7 @@ def _take(position: LogPosition, answer: LogsAnswer, limit_bytes: int) -> LogPag
         lines += _pieces(data) or [""]
         kept += len(data) + 1
         skip += 1
-        if kept - position.kept >= _PAGE_BYTES:
+        if kept - position.kept >= _PAGE_BYTES or skip - position.skip >= _PAGE_LINES:
             break
     if skip == len(answer.log_lines):
         following = replace(position.after(answer), kept=kept)

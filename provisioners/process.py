@@ -43,7 +43,7 @@ from provisioners.process_cgroups import Cgroups, find_cgroups, remove
 from provisioners.process_end import delete_tree, discard, settle
 from provisioners.process_launch import Launcher, Reaper, compiled_shim
 from provisioners.process_layout import WorkerFolder
-from provisioners.process_logs import PAGE_BYTES, read_page
+from provisioners.process_logs import PAGE_BYTES, PAGE_LINES, read_page
 from provisioners.process_pids import ProcessIdentity, boot_id, open_pidfd, send
 from provisioners.process_program import base_python, installed_sdk, link_sdk
 
@@ -219,7 +219,8 @@ class ProcessProvisioner(Provisioner):
         )
         # After a full page `wait` must not sleep on the rest; after a partial line it must.
         position = int(page.next_offset or 0)
-        more = position - int(offset or 0) > PAGE_BYTES // 2
+        full = len(page.lines) >= PAGE_LINES
+        more = full or position - int(offset or 0) > PAGE_BYTES // 2
         self._output_seen[worker.execution_id] = position if more else size
         return page
 

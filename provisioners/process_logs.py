@@ -5,10 +5,12 @@ from pathlib import Path
 from provisioners.base import LogPage
 
 PAGE_BYTES = 2**20
+PAGE_LINES = 10_000
+"""A page of empty lines would have a million, and take a hundred times its size in memory."""
 
 
 def read_page(path: Path, *, offset: str, ended: bool, max_line_bytes: int) -> LogPage:
-    """Read at most about 1 MiB of lines from a byte offset.
+    """Read at most about 1 MiB and 10,000 lines from a byte offset.
 
     A line longer than `max_line_bytes` comes in pieces, at most that long. Bytes that are not
     UTF-8, and NUL, which Postgres does not store, become U+FFFD.
@@ -29,7 +31,7 @@ def read_page(path: Path, *, offset: str, ended: bool, max_line_bytes: int) -> L
         return LogPage(lines=[], next_offset=offset)
     lines: list[str] = []
     position = 0
-    while position < len(data):
+    while position < len(data) and len(lines) < PAGE_LINES:
         newline = data.find(b"\n", position, position + max_line_bytes + 1)
         if newline >= 0:
             end, following = newline, newline + 1

@@ -136,6 +136,19 @@ async def test_long_lines_come_in_pieces(peer: HttpPeer, external: ExternalProvi
     assert max(len(piece.encode()) for piece in pieces) <= 64 * 1024
 
 
+async def test_a_page_of_empty_lines_is_bounded(
+    peer: HttpPeer, external: ExternalProvisioner
+) -> None:
+    peer.behave = lambda _: logs([""] * 25_000 + ["last"], None)
+
+    page = await external.read_logs(WORKER, offset="", ended=False)
+    lines, _ = await copy(external, offset=page.next_offset)
+
+    assert len(page.lines) == 10_000
+    assert len(lines) == 15_001
+    assert lines[-1] == "last"
+
+
 async def test_a_page_is_about_one_mebibyte(peer: HttpPeer, external: ExternalProvisioner) -> None:
     written = [f"{i} " + "x" * 200_000 for i in range(12)]
     peer.behave = serving(lambda: written, cursors=False)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from provisioners.base import Exited
+from provisioners.process_logs import PAGE_LINES
 from tests.provisioners.conformance import until, wait_for_end
 from tests.provisioners.process_backend import (
     DEPLOYMENT,
@@ -90,6 +91,27 @@ os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
 
         assert len(first) < 30000
         assert lines == [f"{n:0100}" for n in range(30000)]
+        await backend.close()
+
+    async def test_a_page_of_empty_lines_is_bounded(self, tmp_path: Path) -> None:
+        backend = ProcessBackend(tmp_path)
+        await backend.provisioner.start(DEPLOYMENT)
+        script = "os.write(1, b'\\n' * (2 * 10_000 + 5) + b'last')"
+        worker, first = await run(backend, backend.request_for(backend.project(script)))
+
+        sizes = []
+        offset = ""
+        while True:
+            page = await backend.provisioner.read_logs(worker, offset=offset, ended=True)
+            if not page.lines:
+                break
+            sizes.append(len(page.lines))
+            last = page.lines[-1]
+            offset = page.next_offset
+
+        assert len(first) == sizes[0]
+        assert sizes == [PAGE_LINES, PAGE_LINES, 6]
+        assert last == "last"
         await backend.close()
 
     async def test_wait_does_not_sleep_on_unread_pages(
