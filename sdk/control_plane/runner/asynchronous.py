@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from types import AsyncGeneratorType
 
+from control_plane.runner.updates import Updates
 from control_plane.runner.values import encode_output
 
 TYPE_CHECKING = False
@@ -62,6 +63,7 @@ class _Conversation:
 
     async def _report_values(self, generator: "AsyncGeneratorType[Any, Any]") -> None:
         count = 0
+        updates = Updates(self._report)
         try:
             while True:
                 try:
@@ -73,11 +75,15 @@ class _Conversation:
                     return
                 count += 1
                 text = encode_output(value, what=f"The yielded value number {count}")
-                # In a thread, so that other tasks of the user's go on while the API is away.
-                await asyncio.to_thread(self._report.update, text)
+                if updates.waits:
+                    # In a thread, so that other tasks of the user's go on while the API is away.
+                    await asyncio.to_thread(updates.put, text)
+                else:
+                    updates.put(text)
         finally:
             with suppress(BaseException):
                 await self._drive(generator.aclose())
+            await asyncio.to_thread(updates.flush)
 
     async def _drive(self, awaitable: "Awaitable[object]") -> object:
         self._in_user_code = True

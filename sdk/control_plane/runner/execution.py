@@ -6,6 +6,7 @@ from types import AsyncGeneratorType, GeneratorType
 
 from control_plane.interruption import Interrupted
 from control_plane.runner.report import ReportingEnded
+from control_plane.runner.updates import Updates
 from control_plane.runner.values import InputError, decode_input, encode_output
 
 TYPE_CHECKING = False
@@ -94,6 +95,7 @@ def _report_values(
     generator: "Generator[object, None, object]", *, report: "Report", sigterm: "Sigterm"
 ) -> None:
     count = 0
+    updates = Updates(report)
     try:
         while True:
             try:
@@ -102,12 +104,13 @@ def _report_values(
                 sigterm.close()
                 return
             count += 1
-            report.update(encode_output(value, what=f"The yielded value number {count}"))
+            updates.put(encode_output(value, what=f"The yielded value number {count}"))
     finally:
         # Does nothing after the end; after a refused value it gives the function's `finally` blocks
         # their chance.
         with suppress(BaseException):
             sigterm.call(generator.close)
+        updates.flush()
 
 
 def _is_interruption(error: BaseException) -> bool:

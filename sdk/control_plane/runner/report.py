@@ -114,7 +114,7 @@ class Report:
         try:
             answer, _ = self._send("PUT", "/update", {"latest_output": output}, yields=True)
         except ReportingEnded:
-            if not self._sigterm.pending:
+            if self._sigterm.arrived_at is None:
                 raise
             say("the API does not answer; an update is left out because of the SIGTERM")
             return
