@@ -89,6 +89,10 @@ prove-limit: $(DEV_STAMP) ## Prove the concurrency limit: 500 invocations, worke
 chaos: $(DEV_STAMP) ## Kill, stop and cut off parts of a stack under load, then check it (SEED=7 MINUTES=20)
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
+.PHONY: prove-bounds
+prove-bounds: $(DEV_STAMP) ## Prove that memory stays bounded under hostile load (ARGS="--only bodies")
+	@$(BIN)/python -m tests.bounds $(ARGS)
+
 .PHONY: record
 record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; never to mend a failing replay)
 	@$(BIN)/python -m tests.replay.record $(ARGS)
