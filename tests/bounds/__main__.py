@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -299,6 +300,8 @@ def _connect(settings: RegistrySettings) -> psycopg.Connection:
 
 def main(only: str, queued: int) -> int:
     """Run the loads; returns the exit status."""
+    # So that servers and folders go, also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     servers = Servers()
     breaches: list[str] = []
     folder = Path(tempfile.mkdtemp(prefix="control-plane-bounds-"))
@@ -313,7 +316,11 @@ def main(only: str, queued: int) -> int:
                     kind,
                     load,
                     folder=folder / str(number),
-                    environment=environment_for(settings, addresses),
+                    # Not the short heartbeats of tests that kill.
+                    environment={
+                        **environment_for(settings, addresses),
+                        "TEMPORAL_HEARTBEAT_SECONDS": "10",
+                    },
                     settings=settings,
                 )
     finally:
