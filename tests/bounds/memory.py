@@ -11,7 +11,7 @@ from tests.e2e.processes import processes_that_mention
 
 MIB = 2**20
 _PAUSE_SECONDS = 0.1
-_WORKERS = {"shim": "process_shim.py", "runner": "control_plane/runner"}
+_WORKERS = {"shim": "process_shim", "runner": "control_plane/runner"}
 """What the command of a process has in it."""
 
 
