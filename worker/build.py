@@ -59,6 +59,13 @@ anew. With many at once, a machine that is short of time did nothing else any mo
 place here costs nothing.
 """
 
+_WORKFLOW_TASKS = 20
+"""Steps of workflows under way at the same time; most wait for a registry transition.
+
+After a kill -9 each of them waits for its timeout of 10 s, and the server counts it as a failure of
+that step: the fewer, the better.
+"""
+
 _PROVISIONER_CALLS = 200
 """Calls of the provisioner under way at the same time that prepare functions and make workers."""
 
@@ -135,6 +142,7 @@ async def temporal_worker(
             workflow_runner=SandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
             max_concurrent_local_activities=min(_REGISTRY_CALLS, registry.pool_size),
+            max_concurrent_workflow_tasks=_WORKFLOW_TASKS,
             graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         )
         queue = provisioner_queue(task_queue, provisioner.kind)
