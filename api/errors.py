@@ -40,6 +40,7 @@ MAX_PROBLEMS: Final = 100
 
 _PASSING_SQLSTATES: Final = (
     "08",  # connection
+    "25P03",  # the transaction was ended because we stood still
     "40",  # deadlock, serialization
     "53",  # out of connections, memory or disk
     "55P03",  # a lock was not free in time

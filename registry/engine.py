@@ -67,6 +67,9 @@ _CONNECTION: Final[dict[str, Any]] = {
 }
 
 
+_STALLED_SECONDS: Final = 10.0
+
+
 class Registry:
     """Postgres, as one process uses it. Make one per process and `close` it at the end.
 
@@ -76,9 +79,18 @@ class Registry:
     Args:
         settings: where Postgres is.
         turn_seconds: how long a transaction may wait for a connection while all are in use.
+        stalled_seconds: how long Postgres waits for the next statement of a transaction before it
+            gives the transaction's locks to others. Ours do nothing but speak to Postgres, so such
+            a process has been stopped, or is cut off.
     """
 
-    def __init__(self, settings: RegistrySettings, *, turn_seconds: float = 30) -> None:
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        *,
+        turn_seconds: float = 30,
+        stalled_seconds: float = _STALLED_SECONDS,
+    ) -> None:
         url = registry_url(settings)
         self._engine: AsyncEngine = create_async_engine(
             url,
@@ -97,6 +109,10 @@ class Registry:
         # being made has failed.
         self._turns = asyncio.Semaphore(settings.postgres_pool_size)
         self._turn_seconds = turn_seconds
+        # Not a parameter of the connection: proxies before Postgres refuse those they do not know.
+        self._greeting = (
+            f"SET idle_in_transaction_session_timeout = {round(stalled_seconds * 1000)}"
+        )
         self.pool_size = settings.postgres_pool_size
         """Transactions that can be open at the same time."""
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -159,6 +175,16 @@ class Registry:
         if self._pulse.silent:
             raise psycopg.OperationalError(SILENT)
         try:
-            return await patiently(psycopg.AsyncConnection.connect(**self._parameters))
+            return await patiently(self._open_connection())
         except TimeoutError:
             raise psycopg.OperationalError(f"{SILENT} to a new connection") from None
+
+    async def _open_connection(self) -> psycopg.AsyncConnection[Any]:
+        connection = await psycopg.AsyncConnection.connect(**self._parameters, autocommit=True)
+        try:
+            await connection.execute(self._greeting)
+            await connection.set_autocommit(False)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
