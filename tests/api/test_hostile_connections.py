@@ -261,7 +261,7 @@ async def test_the_time_for_an_answer_is_not_limited(
 
     app.add_api_route("/slow", slow)
     async with server.connection() as connection:
-        connection.send(b"GET /slow HTTP/1.1\r\nHost: c\r\n\r\n")
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n")
         # Some old clients send a blank line after a request.
         connection.send(b"\r\n")
         asyncio.get_running_loop().call_at(time.monotonic() + 1, go_on.set)

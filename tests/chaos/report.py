@@ -31,6 +31,8 @@ def say_faults(faults: Sequence[Fault], restarts: Mapping[str, int]) -> None:
 def say_recovery(seconds: Mapping[str, Sequence[float]]) -> None:
     """Print how long it took from the end of a fault, by what it was."""
     say("\nSeconds from the end of a fault, with no other under way, to the success of a new call")
+    if not seconds:
+        say("  (at the end of each fault another one was under way)")
     everything = [time for times in seconds.values() for time in times]
     for name, times in [*sorted(seconds.items()), ("all", everything)]:
         if times:
