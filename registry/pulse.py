@@ -14,7 +14,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -167,11 +167,9 @@ class Pulse:
 
 def _end(connection: Connection) -> None:
     """Make the next read from a connection find its end; it is its user who closes it."""
-    if connection.closed:
-        return
-    with socket.socket(fileno=os.dup(connection.fileno())) as ours:
-        try:
-            ours.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The other side was quicker.
-            return
+    # The other side may be quicker, or no file may be left to be opened. The watch has to go on.
+    with (
+        suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.fileno())) as ours,
+    ):
+        ours.shutdown(socket.SHUT_RDWR)

@@ -251,8 +251,8 @@ async def test_large_bodies_together_are_bounded_and_take_turns() -> None:
 async def test_the_time_for_an_answer_is_not_limited(
     server: Listening, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.2)
-    monkeypatch.setattr(BoundedProtocol, "body_seconds", 0.2)
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 1)
+    monkeypatch.setattr(BoundedProtocol, "body_seconds", 1)
     go_on = asyncio.Event()
 
     async def slow() -> str:
@@ -264,7 +264,7 @@ async def test_the_time_for_an_answer_is_not_limited(
         connection.send(b"GET /slow HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n")
         # Some old clients send a blank line after a request.
         connection.send(b"\r\n")
-        asyncio.get_running_loop().call_at(time.monotonic() + 1, go_on.set)
+        asyncio.get_running_loop().call_at(time.monotonic() + 3, go_on.set)
         async with asyncio.timeout(60):
             await go_on.wait()
             assert b"at last" in await connection.end()

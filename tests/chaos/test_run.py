@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.run import Options, run_chaos
 
 
-@pytest.mark.timeout(540)
+@pytest.mark.timeout(900)
 async def test_nothing_is_lost_and_nothing_runs_twice(
     open_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+import pytest
 
 from core.settings import RegistrySettings
 from core.temporal import SEARCH_ATTRIBUTES
@@ -50,6 +51,7 @@ def run_while_temporal_hangs(version: Version, temporal: TemporalDevServer) -> N
     assert unwanted.until_over(seconds=90)["phase"] == "CANCELLED"
 
 
+@pytest.mark.timeout(400)
 def test_calls_without_a_workflow_run_when_temporal_is_back(
     servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
 ) -> None:

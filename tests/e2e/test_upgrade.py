@@ -86,6 +86,7 @@ def migrate(
             process.kill()
 
 
+@pytest.mark.timeout(300)
 def test_migrations_under_load_fail_no_request(
     servers: Addresses, registry_settings: RegistrySettings, migrations: Path, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ async def test_the_locks_of_a_stalled_transaction_go_to_others(
         with pytest.raises(DBAPIError, match="idle-in-transaction"):
             await stand_still_with_the_lock()
         # The next one has a connection that works.
-        async with stalled.transaction() as session:
+        async with stalled.autocommit() as session:
             await session.execute(_LOCK)
     finally:
         await stalled.close()

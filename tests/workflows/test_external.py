@@ -170,7 +170,7 @@ async def test_ext_3_what_is_no_clear_refusal_is_asked_again_and_finds_the_worke
 async def test_ext_3_a_worker_behind_unclear_answers_is_ended_after_the_timeout(
     plane: ControlPlane, workers: Workers
 ) -> None:
-    await plane.deploy(function_spec("brief", retries=3, timeout=2))
+    await plane.deploy(function_spec("brief", retries=3, timeout=10))
     workers.instead = Answer(status=403, body={"detail": "API key is invalid"})
     path = await plane.invoke("brief")
 
