@@ -9,8 +9,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def stop_on_signals() -> asyncio.Event:
     """Give an event that the first SIGTERM or SIGINT sets.
 
-    The first one asks for a clean stop and puts the default handlers back, so that a second one
-    ends the process at once.
+    The first one asks for a clean stop. A second one ends the process at once, as the system does
+    by default: Python's handler of SIGINT would raise KeyboardInterrupt, and then wait for threads
+    that wait for the very thing that takes too long.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -19,6 +20,7 @@ def stop_on_signals() -> asyncio.Event:
         stop.set()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, request_stop)

@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from rich.console import Console
@@ -24,6 +25,9 @@ Json = dict[str, Any]
 _PROJECT = "hello"
 _EXAMPLE = Path(__file__).parent.parent / "examples" / "hello"
 _LONGEST_SECONDS = 50
+_ENDING_SECONDS = 30
+_INTERRUPTED = 130
+"""Exit code, as shells give it for a program that Ctrl-C has ended."""
 
 
 @dataclass
@@ -42,7 +46,7 @@ class _Call:
 
 
 async def run_demo(*, keep: bool) -> int:
-    """Run the demo; returns 0 if every invocation ended as it must.
+    """Run the demo; returns 0 if every invocation ended as it must, 130 if it was interrupted.
 
     Args:
         keep: leave the stack running afterwards, until SIGINT or SIGTERM.
@@ -51,6 +55,18 @@ async def run_demo(*, keep: bool) -> int:
         StandaloneError: the stack cannot be started.
     """
     console = Console(highlight=False)
+    stopping = asyncio.create_task(stop_on_signals().wait())
+    demo = asyncio.create_task(_run(console, keep=keep))
+    await asyncio.wait([demo, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    demo.cancel()
+    try:
+        return await demo
+    except asyncio.CancelledError:
+        return _INTERRUPTED
+
+
+async def _run(console: Console, *, keep: bool) -> int:
     if not _EXAMPLE.is_dir():
         raise StandaloneError(f"The example project {_EXAMPLE} is not there")
     with tempfile.TemporaryDirectory(
@@ -65,16 +81,39 @@ async def run_demo(*, keep: bool) -> int:
             console.print(f"... ready after {time.monotonic() - began:.1f} s, API {stack.api_url}")
             project = Path(shutil.copytree(_EXAMPLE, Path(folder) / "project"))
             calls = _calls(Path(folder) / "attempts")
-            async with _api(stack) as http:
+            async with _api(stack) as http, _ending_all(http):
                 await _deploy(console, http, project, calls)
                 await _watch(console, http, calls)
                 await _print_logs(console, http, calls)
-            good = _print_table(console, stack, calls)
-            console.print(f"Done after {time.monotonic() - began:.1f} s.")
-            if keep:
-                console.print(f"The stack goes on. API key: {stack.api_key_file}. Ctrl-C ends it.")
-                await stop_on_signals().wait()
+                good = _print_table(console, stack, calls)
+                console.print(f"Done after {time.monotonic() - began:.1f} s.")
+                if keep:
+                    key = stack.api_key_file
+                    console.print(f"The stack goes on. API key: {key}. Ctrl-C ends it.")
+                    # The order to stop is what it ends by, and no interruption of anything.
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
     return 0 if good else 1
+
+
+@asynccontextmanager
+async def _ending_all(http: httpx.AsyncClient) -> AsyncIterator[None]:
+    """End at the end what still runs: nobody could find it once the folder is deleted."""
+    try:
+        yield
+    finally:
+        with suppress(httpx.HTTPError, StandaloneError, TimeoutError):
+            async with asyncio.timeout(_ENDING_SECONDS):
+                await _delete_projects(http)
+
+
+async def _delete_projects(http: httpx.AsyncClient) -> None:
+    projects = (await _request(http, "GET", "/projects"))["projects"]
+    for project in projects:
+        await _request(http, "DELETE", f"/projects/{quote(project['project_name'], safe='')}")
+    while projects:
+        await asyncio.sleep(0.05)
+        projects = (await _request(http, "GET", "/projects"))["projects"]
 
 
 def _make_data_folder(folder: Path) -> Path:

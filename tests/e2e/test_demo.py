@@ -1,7 +1,10 @@
 import os
+import signal
 from pathlib import Path
 
-from tests.e2e.processes import run
+import pytest
+
+from tests.e2e.processes import Program, run, until_no_process_mentions
 
 
 def test_the_demo_shows_how_every_call_ended(tmp_path: Path) -> None:
@@ -21,3 +24,19 @@ def test_the_demo_shows_how_every_call_ended(tmp_path: Path) -> None:
     ):
         assert any(row.startswith(beginning) for row in rows), (beginning, table)
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(open_folder: Path, number: int) -> None:
+    """Its workers neither: their folder goes, and no other stack knows them."""
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(open_folder)}
+    program = Program("demo", environment=environment, folder=open_folder / "output")
+    # The function that would run longest.
+    program.says("sleepy    execution 1 runs")
+
+    program.send(number)
+
+    assert program.wait(seconds=60) == 130
+    assert "Traceback" not in program.stderr
+    until_no_process_mentions(open_folder)
+    assert list(open_folder.iterdir()) == [open_folder / "output"]

@@ -190,3 +190,24 @@ def test_an_unprivileged_user_can_run_it(open_folder: Path) -> None:
         assert up.stop() == 0
     finally:
         up.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once_and_its_servers_with_it(
+    start_up: Callable[..., Up], number: signal.Signals
+) -> None:
+    up = start_up()
+    # A server that hangs, so that the clean stop takes long.
+    (temporal,) = (
+        pid
+        for pid, arguments in processes_that_mention(up.data).items()
+        if "start-dev" in arguments
+    )
+    os.kill(temporal, signal.SIGSTOP)
+    up.program.send(number)
+    up.program.says("once more Ctrl-C to stop at once")
+
+    up.program.send(number)
+
+    assert up.program.wait(seconds=30) == -number
+    until_no_process_mentions(up.data)
