@@ -193,8 +193,8 @@ class SweepActivities:
                     to_cancel = await request_cancellation(session, invocation_id)
             except (InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
                 continue
-            await self._dispatcher.cancel_invocations(to_cancel)
-            done.add(DESCENDANTS)
+            untold = await self._dispatcher.cancel_invocations(to_cancel)
+            done.add(LEFT if untold else DESCENDANTS)
 
     async def _compare(
         self, request: SweepRequest, before: datetime

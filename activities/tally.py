@@ -55,7 +55,14 @@ class Tally:
                 return
             some = things[start : start + allowed]
             start += len(some)
-            for what in await asyncio.gather(*(repair(thing) for thing in some)):
-                if what is not None:
+            # One that fails neither leaves the others behind, under way, nor stops their count.
+            results = await asyncio.gather(
+                *(repair(thing) for thing in some), return_exceptions=True
+            )
+            for what in results:
+                if isinstance(what, str):
                     self.add(what)
                     self._made[sort] += 1
+            for failure in results:
+                if isinstance(failure, BaseException):
+                    raise failure

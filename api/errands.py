@@ -10,12 +10,15 @@ logger = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS: Final = 1.0
 """How much later than its commit a request is answered at most, if Temporal is slow or away."""
+_LONGEST_SECONDS: Final = 60.0
+"""A cancel of many descendants is many calls; each of them may wait for a Temporal that hangs."""
 
 
 class Errands:
     """Sees calls through, also after their request was answered. Make one per process.
 
-    What the process does not see through when it stops is made up for by the sweep.
+    The row is committed: a call that fails is logged, and made up for by the sweep. So is what the
+    process has not seen through when it stops.
     """
 
     def __init__(self) -> None:
@@ -27,15 +30,13 @@ class Errands:
 
         As a rule the end is waited for, so that a Temporal under load slows its callers down.
         """
-        task = asyncio.create_task(call)
+        task = asyncio.create_task(asyncio.wait_for(call, _LONGEST_SECONDS))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
-        if task.done():
-            task.result()
-            return
-        logger.warning("temporal_is_slow", under_way=len(self._under_way))
         task.add_done_callback(_log_failure)
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        if not task.done():
+            logger.warning("temporal_is_slow", under_way=len(self._under_way))
 
 
 def _log_failure(task: asyncio.Task[object]) -> None:

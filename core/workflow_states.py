@@ -90,14 +90,15 @@ class WorkflowStates:
         handle = self._client.get_workflow_handle(workflow_id)
         try:
             seen = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
+            ended_by_hand = seen.status is WorkflowExecutionStatus.CANCELED or (
+                seen.status is WorkflowExecutionStatus.TERMINATED
+                and not await self._was_terminated_by_the_server(workflow_id, seen.run_id)
+            )
         except RPCError as error:
+            # Perhaps only now, between the two questions.
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise
-        ended_by_hand = seen.status is WorkflowExecutionStatus.CANCELED or (
-            seen.status is WorkflowExecutionStatus.TERMINATED
-            and not await self._was_terminated_by_the_server(workflow_id, seen.run_id)
-        )
         return WorkflowState(
             is_open=seen.status is WorkflowExecutionStatus.RUNNING,
             cancel_requested=seen.raw_description.workflow_extended_info.cancel_requested,

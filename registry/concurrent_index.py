@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from registry.migrate import LOCK_TIMEOUT
+from registry.migrate import LOCK_TIMEOUT, STATEMENT_TIMEOUT
 
 
 def create_index_concurrently(name: str, on: str) -> None:
@@ -16,9 +16,12 @@ def create_index_concurrently(name: str, on: str) -> None:
         on: what follows ON in SQL: the table, the columns, the condition.
     """
     with op.get_context().autocommit_block():
-        # It waits for transactions that began before, and nobody waits behind it.
+        # It waits for transactions that began before, and nobody waits behind it. On a large table
+        # it takes its time.
         op.execute("SET lock_timeout = 0")
+        op.execute("SET statement_timeout = 0")
         # A try that was interrupted has left it there, but invalid.
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {on}")
         op.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        op.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'")

@@ -34,6 +34,9 @@ It is far below the second after which Postgres ends a deadlock by failing whoev
 migration that has one table and waits for another may be in one with requests, and must give way.
 """
 
+STATEMENT_TIMEOUT: Final = "10min"
+"""How long one statement of a migration may take, other than the building of an index."""
+
 _PAUSE_SECONDS: Final = 1.0
 """Time for the requests that waited behind a migration, before it is tried again."""
 

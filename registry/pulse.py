@@ -11,11 +11,12 @@ have no time, and the answer may be lying there unread.
 """
 
 import asyncio
+import contextvars
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -37,24 +38,35 @@ _PROBE_TICKS: Final = 10
 SILENT: Final = "Postgres does not answer"
 
 Connection = psycopg.AsyncConnection[Any]
-T = TypeVar("T")
 
 
-async def patiently(awaited: Awaitable[T], *, ticks: int = _SUSPICIOUS_TICKS + _PROBE_TICKS) -> T:
-    """Wait for something from outside, and not longer than so many ticks.
+async def patiently(
+    connecting: Awaitable[Connection], *, ticks: int = _SUSPICIOUS_TICKS + _PROBE_TICKS
+) -> Connection:
+    """Wait for a connection, and not longer than so many ticks.
 
     Raises:
-        TimeoutError: it did not come; it was cancelled.
+        TimeoutError: it did not come, and nobody will get it.
     """
-    task = asyncio.ensure_future(awaited)
+    task = asyncio.ensure_future(connecting)
+    delivered = False
     try:
         while ticks > 0:
             ticks -= await _tick(task)
             if task.done():
-                return await task
-        raise TimeoutError
+                delivered = True
+                return task.result()
     finally:
-        task.cancel()
+        if not delivered:
+            # Not waited for: where nothing comes, the end of an attempt may take its time, too.
+            task.cancel()
+            task.add_done_callback(_close_unwanted)
+    raise TimeoutError
+
+
+def _close_unwanted(task: asyncio.Future[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().pgconn.finish()
 
 
 async def _tick(*tasks: asyncio.Future[Any]) -> bool:
@@ -106,7 +118,10 @@ class Pulse:
         user = object()
         self._users[user] = self._ticks
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch(), name="pulse")
+            # In a context of its own: what it logs belongs to no request.
+            self._watching = asyncio.create_task(
+                self._watch(), name="pulse", context=contextvars.Context()
+            )
         try:
             yield
         finally:
@@ -129,11 +144,17 @@ class Pulse:
         self._last_sign = self._ticks
 
     async def _watch(self) -> None:
-        while self._users:
-            self._ticks += await _tick()
-            oldest = next(iter(self._users.values()), self._ticks)
-            if self._ticks - max(oldest, self._last_sign) >= _SUSPICIOUS_TICKS:
-                await self._probe()
+        try:
+            while self._users:
+                self._ticks += await _tick()
+                oldest = next(iter(self._users.values()), self._ticks)
+                if self._ticks - max(oldest, self._last_sign) >= _SUSPICIOUS_TICKS:
+                    await self._probe()
+        except Exception:
+            logger.exception("pulse_failed")
+        finally:
+            # Nobody looks any more whether it answers, until the next user comes.
+            self._silent = False
 
     async def _probe(self) -> None:
         """Return as soon as Postgres answers; end what waits for it if it does not."""

@@ -113,9 +113,13 @@ async def running_stack(
         UnknownProvisionerError: there is no such kind.
     """
     provisioner_class = load_provisioner_class(options.provisioner)
-    folder = make_data_folder(options.data_folder)
+    # What cannot work is said before anything is made or started.
+    with _default_variable("PROCESS_STATE_FOLDER", str(options.data_folder.resolve() / "workers")):
+        backend = provisioner or provisioner_class.from_environment()
+    worker_settings, api_settings = load(WorkerSettings), load(ApiSettings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
+        folder = make_data_folder(options.data_folder)
         port = listener.getsockname()[1]
         api_url = f"http://{_reachable(options.host)}:{port}"
 
@@ -133,8 +137,6 @@ async def running_stack(
         stack.push_async_callback(registry.close)
         worker_registry = Registry(registry_settings)
         stack.push_async_callback(worker_registry.close)
-        with _default_variable("PROCESS_STATE_FOLDER", str(folder / "workers")):
-            backend = provisioner or provisioner_class.from_environment()
         dispatcher = _dispatcher(client, temporal_settings, backend.kind)
         tokens = ExecutionTokens(keys.token_secret())
         await stack.enter_async_context(
@@ -144,7 +146,7 @@ async def running_stack(
                 provisioner=backend,
                 dispatcher=dispatcher,
                 tokens=tokens,
-                settings=load(WorkerSettings).model_copy(update={"control_plane_api_url": api_url}),
+                settings=worker_settings.model_copy(update={"control_plane_api_url": api_url}),
                 task_queue=temporal_settings.temporal_task_queue,
             )
         )
@@ -155,7 +157,7 @@ async def running_stack(
             dispatcher=dispatcher,
             api_key=api_key,
             tokens=tokens,
-            api_settings=load(ApiSettings),
+            api_settings=api_settings,
             temporal_ui_url=temporal_settings.temporal_ui_url,
             temporal_namespace=temporal_settings.temporal_namespace,
         )

@@ -30,7 +30,7 @@ async def run_until_stopped(options: StackOptions) -> int:
             click.echo(f"control-plane: {died.result()}", err=True)
             exit_code = 1
     if exit_code == 0:
-        click.echo("Stopped. The data is kept; start again to go on.")
+        click.echo("Stopped. The data is kept, and workers that run go on; start again to go on.")
     return exit_code
 
 

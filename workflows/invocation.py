@@ -212,8 +212,21 @@ class InvocationWorkflow:
         try:
             await provision
         except ActivityError as error:
-            return _definite_failure(error)
+            return self._definite_failure(error)
         return None
+
+    def _definite_failure(self, error: ActivityError) -> str | None:
+        """Say why no worker could be made; None if there may be one that is to be ended."""
+        cause = error.cause
+        if isinstance(cause, CancelledError):
+            return None
+        text = cause.message if isinstance(cause, FailureError) else str(error)
+        is_final = isinstance(cause, ApplicationError) and cause.non_retryable
+        if is_final or self._interruption is None:
+            return text
+        # After a cancel nothing is tried again: the last try has failed, or its Temporal worker has
+        # died, and nobody knows how far it came.
+        return None if workflow.patched("2026-11-provisioned-or-not") else text
 
     async def _interrupt(
         self, execution_id: ExecutionId, reason: InterruptReason, attempt: str
@@ -266,19 +279,6 @@ class InvocationWorkflow:
     def _explain(self, text: str) -> None:
         # The server drops the static summary of a retried run; this is shown for each of them.
         workflow.set_current_details(f"`{self._call.title}`\n\n{text}")
-
-
-def _definite_failure(error: ActivityError) -> str | None:
-    """Say why no worker could be made; None if there may be one that is to be ended."""
-    cause = error.cause
-    if isinstance(cause, CancelledError):
-        return None
-    text = cause.message if isinstance(cause, FailureError) else str(error)
-    if isinstance(cause, ApplicationError) and cause.non_retryable:
-        return text
-    # After a cancel nothing is tried again: the last try has failed, or its Temporal worker has
-    # died, and nobody knows how far it came.
-    return None if workflow.patched("2026-11-provisioned-or-not") else text
 
 
 def _conclude(closed: Closed, *, cancelled: bool) -> str:

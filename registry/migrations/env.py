@@ -9,14 +9,14 @@ from sqlalchemy import Connection, create_engine, text
 
 from core.settings import RegistrySettings, load
 from registry.engine import registry_url
-from registry.migrate import LOCK_TIMEOUT
+from registry.migrate import LOCK_TIMEOUT, STATEMENT_TIMEOUT
 from registry.tables import Base
 
 
 def _run(connection: Connection) -> None:
     # A migration that waits for a lock blocks everything that comes after it: fail soon instead.
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.commit()
     context.configure(
         connection=connection,

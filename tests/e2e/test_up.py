@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,3 +212,27 @@ def test_a_second_signal_ends_it_at_once_and_its_servers_with_it(
 
     assert up.program.wait(seconds=30) == -number
     until_no_process_mentions(up.data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--provisioner=external"], "PROVISIONER_API_URL not found"),
+        (["--port={taken}"], "Port {taken} for the API is taken"),
+    ],
+)
+def test_a_start_that_cannot_work_makes_nothing(
+    open_folder: Path, arguments: list[str], says: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(
+            "up",
+            f"--data-folder={open_folder / 'new'}",
+            *(argument.format(taken=port) for argument in arguments),
+            environment=environment(),
+        )
+
+    assert ended.returncode == 1, ended.stderr
+    assert says.format(taken=port) in one_line(ended.stderr)
+    assert not (open_folder / "new").exists()
