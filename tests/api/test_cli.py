@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-import psycopg
 import pytest
 
 from core.settings import RegistrySettings
 from registry.migrate import drop_all_tables
 from tests.harness import eventually
-from tests.servers import environment_of
+from tests.servers import connect, environment_of
 
 START = "from api.cli import api; api()"
 
@@ -49,13 +48,7 @@ async def _running(
 
 
 def _tables(settings: RegistrySettings) -> list[str]:
-    with psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        password=settings.postgres_password.get_secret_value(),
-        dbname=settings.postgres_db,
-    ) as connection:
+    with connect(settings, database=settings.postgres_db) as connection:
         rows = connection.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
         ).fetchall()

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
-import psycopg
 import pytest
 import structlog
 from fastapi import FastAPI
@@ -22,6 +21,7 @@ from registry.engine import Registry
 from tests.api.helpers import Api, assert_error
 from tests.doorway import Doorway
 from tests.harness import eventually
+from tests.servers import connect
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""
@@ -72,14 +72,7 @@ async def test_a_lost_connection_is_503_once_and_then_all_is_well(
 
 
 def _end_connections(settings: RegistrySettings) -> None:
-    with psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        password=settings.postgres_password.get_secret_value(),
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
+    with connect(settings, database="postgres") as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
             [settings.postgres_db],

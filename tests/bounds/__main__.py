@@ -28,7 +28,7 @@ from tests.e2e.caller import Version
 from tests.e2e.processes import Json, wait_for
 from tests.e2e.stack import Stack, environment_for
 from tests.harness import function_spec
-from tests.servers import TEMPLATE_DATABASE, Servers, environment_of, fresh_database
+from tests.servers import TEMPLATE_DATABASE, Servers, connect, fresh_database
 
 BOUNDS = {"api": 512 * MIB, "temporal worker": 512 * MIB, "runner": 96 * MIB, "shim": 32 * MIB}
 """What a process may take at most, under any of the loads."""
@@ -261,7 +261,7 @@ def _run(
     stack = kind(folder, environment)
     with ExitStack() as exits:
         exits.callback(stack.close)
-        database = exits.enter_context(_connect(settings))
+        database = exits.enter_context(connect(settings, database=settings.postgres_db))
         names = ("greet", "print_much", "yield_much", "other")
         version = stack.caller.deploy(
             Path(__file__).with_name("project"),
@@ -284,18 +284,6 @@ def _run(
             breaches.append(f"{name}: API and Temporal worker took {together / MIB:.0f} MiB")
         sys.stdout.flush()
         return breaches
-
-
-def _connect(settings: RegistrySettings) -> psycopg.Connection:
-    address = environment_of(settings)
-    return psycopg.connect(
-        host=address["POSTGRES_HOST"],
-        port=address["POSTGRES_PORT"],
-        dbname=address["POSTGRES_DB"],
-        user=address["POSTGRES_USER"],
-        password=address["POSTGRES_PASSWORD"],
-        autocommit=True,
-    )
 
 
 def main(only: str, queued: int) -> int:

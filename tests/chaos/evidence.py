@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from psycopg.rows import class_row
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from core.settings import RegistrySettings
 from core.workflow_names import INVOCATION
+from tests.servers import connect
 
 Json = dict[str, Any]
 
@@ -100,13 +100,7 @@ async def gather_evidence(
     """Read everything."""
     executions = defaultdict(list)
     logs = defaultdict(list)
-    with psycopg.connect(
-        host=registry.postgres_host,
-        port=registry.postgres_port,
-        user=registry.postgres_user,
-        password=registry.postgres_password.get_secret_value(),
-        dbname=registry.postgres_db,
-    ) as connection:
+    with connect(registry, database=registry.postgres_db) as connection:
         with connection.cursor(row_factory=class_row(InvocationRow)) as rows:
             invocations = {row.id: row for row in rows.execute(_INVOCATIONS)}
         with connection.cursor(row_factory=class_row(ExecutionRow)) as rows:

@@ -1,21 +1,22 @@
 """What must hold at the end, whatever went wrong. Each check gives a line for each breach."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from temporalio.client import WorkflowExecutionStatus
 
 from core.ids import run_id_of_execution
 from core.lifecycle import InvocationStatus, Outcome, Phase, WorkerStatus
-from tests.chaos.evidence import Evidence, ExecutionRow
+from tests.chaos.evidence import Evidence
 from tests.chaos.load import Accepted
 from tests.chaos.tasks import LIMITS, Task
+from tests.intervals import most_at_once
 
-_OWN_LINES = "control-plane: "
-"""How lines of the runner begin: they tell of an API that was away."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +87,11 @@ def _all_ended_as_written(case: Case) -> Results:
 def _all_are_known(case: Case) -> Results:
     """Nothing is in the registry twice, or without having been asked for."""
     expected = {task.key for one in case.accepted for task in (one.task, *one.task.children)}
-    keys = [row.idempotency_key for row in case.evidence.invocations.values()]
+    keys = Counter(row.idempotency_key for row in case.evidence.invocations.values())
     for row in case.evidence.invocations.values():
         if row.idempotency_key not in expected:
             yield f"{row.id} was not asked for: {row.idempotency_key}"
-        elif keys.count(row.idempotency_key) > 1:
+        elif keys[row.idempotency_key] > 1:
             yield f"{row.idempotency_key} is there more than once"
         else:
             yield None
@@ -118,13 +119,12 @@ def _never_two_at_once(case: Case) -> Results:
 
 def _limits_are_kept(case: Case) -> Results:
     for function, limit in LIMITS.items():
-        rows = [
-            row
+        most = most_at_once(
+            (row.created_at, row.terminated_at or _NEVER)
             for executions in case.evidence.executions.values()
             for row in executions
             if row.function == function
-        ]
-        most = most_at_once(rows)
+        )
         yield f"{most} executions of {function} were open at once" if most > limit else None
 
 
@@ -241,18 +241,3 @@ _CHECKS: Mapping[str, Callable[[Case], Results]] = {
     "children of a cancelled invocation are cancelled": _children_end_with_their_parents,
     "registry and Temporal agree": _temporal_agrees,
 }
-
-
-def most_at_once(rows: Iterable[ExecutionRow]) -> int:
-    """Give how many executions were open at the same moment, at most."""
-    changes: list[tuple[datetime, int]] = []
-    for row in rows:
-        changes.append((row.created_at, 1))
-        if row.terminated_at is not None:
-            # An end at the same moment as a beginning sorts before it.
-            changes.append((row.terminated_at, -1))
-    most = now = 0
-    for _, change in sorted(changes):
-        now += change
-        most = max(most, now)
-    return most

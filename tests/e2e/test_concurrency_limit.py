@@ -28,7 +28,8 @@ from provisioners.process_pids import open_pidfd, send
 from tests.e2e.caller import Version
 from tests.e2e.stack import Stack
 from tests.harness import function_spec
-from tests.servers import environment_of
+from tests.intervals import most_at_once
+from tests.servers import connect
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,6 @@ PROOF = int(os.environ.get("CONTROL_PLANE_PROVE_LIMIT", "0"))
 """Invocations of the full proof; 0 for the short form without times."""
 COUNT = PROOF or 40
 SLOT_IS_REUSED_WITHIN_SECONDS = 0.3
-
-Intervals = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -88,17 +87,6 @@ class Killer:
         finally:
             os.close(pidfd)
         return time.monotonic()
-
-
-def at_once(intervals: Intervals) -> int:
-    """Give how many intervals were open at the same moment, at most."""
-    # An end at the same moment as a beginning comes first.
-    changes = sorted([(begin, 1) for begin, _ in intervals] + [(end, -1) for _, end in intervals])
-    most = now = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most
 
 
 def overtaken(executions: list[Execution], row: Execution) -> int:
@@ -188,15 +176,7 @@ def test_never_more_workers_than_the_limit_whoever_is_killed(
     marks.touch()
     spec = function_spec("limited", concurrency=LIMIT, retries=retries, timeout=3600)
     version = own_stack.caller.deploy(folder, spec)
-    address = environment_of(registry_settings)
-    with psycopg.connect(
-        host=address["POSTGRES_HOST"],
-        port=address["POSTGRES_PORT"],
-        dbname=address["POSTGRES_DB"],
-        user=address["POSTGRES_USER"],
-        password=address["POSTGRES_PASSWORD"],
-        autocommit=True,
-    ) as database:
+    with connect(registry_settings, database=registry_settings.postgres_db) as database:
         began = time.monotonic()
         killer = Killer(own_stack, marks)
         killed = run_all(version, killer, database, retries=retries, seed=retries)
@@ -218,10 +198,10 @@ def test_never_more_workers_than_the_limit_whoever_is_killed(
     done = {execution_id: at for step, at, execution_id in steps if step == "ended"}
     assert begun.keys() == {row.execution_id for row in executions}
     ends = done | killed
-    assert at_once([(at, ends[execution_id]) for execution_id, at in begun.items()]) <= LIMIT
+    assert most_at_once([(at, ends[execution_id]) for execution_id, at in begun.items()]) <= LIMIT
     # What the registry says.
     kept = [(row.created_at.timestamp(), row.terminated_at.timestamp()) for row in executions]
-    assert at_once(kept) == LIMIT
+    assert most_at_once(kept) == LIMIT
     # In order of arrival: one may come before an older one only if both had a slot free for them.
     first = [row for row in executions if row.attempt == 1]
     assert max(overtaken(executions, row) for row in first) < LIMIT

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from core.settings import RegistrySettings
@@ -21,7 +20,7 @@ from tests.e2e.processes import Json, Program, one_line, run, wait_for
 from tests.e2e.stack import environment_for
 from tests.harness import function_spec
 from tests.provisioners.example_server import ExampleServer
-from tests.servers import Addresses, fresh_database
+from tests.servers import Addresses, connect, fresh_database
 
 ENVIRONMENT = Path(__file__).parents[2] / "environment"
 KEY = "butterflyburger"
@@ -70,13 +69,7 @@ class Documented:
         return program
 
     def tables(self) -> set[str]:
-        with psycopg.connect(
-            host=self._database.postgres_host,
-            port=self._database.postgres_port,
-            user=self._database.postgres_user,
-            password=self._database.postgres_password.get_secret_value(),
-            dbname=self._database.postgres_db,
-        ) as connection:
+        with connect(self._database, database=self._database.postgres_db) as connection:
             rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             return {row[0] for row in rows}
 

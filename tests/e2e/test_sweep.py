@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from core.settings import RegistrySettings
@@ -19,20 +18,14 @@ from tests.e2e.conftest import PROJECT
 from tests.e2e.processes import until_no_process_mentions, wait_for
 from tests.e2e.stack import Stack, environment_for
 from tests.harness import function_spec
-from tests.servers import Addresses
+from tests.servers import Addresses, connect
 
 GREETING = "Hello, world!"
 
 
 def invocations_in(settings: RegistrySettings) -> list[str]:
     """Name the invocations that are committed, oldest first."""
-    with psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        password=settings.postgres_password.get_secret_value(),
-        dbname=settings.postgres_db,
-    ) as connection:
+    with connect(settings, database=settings.postgres_db) as connection:
         rows = connection.execute("SELECT id FROM invocations ORDER BY id").fetchall()
     return [invocation_id for (invocation_id,) in rows]
 
