@@ -1,7 +1,7 @@
 """Puts a Temporal worker together. The only place that knows all parts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -152,42 +152,33 @@ async def temporal_worker(
             sweep.start_other_workflows,
             sweep.end_leftover_workers,
         ]
-        provision = Worker(
-            client,
-            task_queue=queue,
-            activities=[
+
+        def serving(task_queue: str, *activities: Callable[..., object], at_once: int) -> Worker:
+            return Worker(
+                client,
+                task_queue=task_queue,
+                activities=activities,
+                max_concurrent_activities=at_once,
+                graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+            )
+
+        terminate = provisioning.terminate_worker
+        parts = [
+            control,
+            serving(
+                queue,
                 provisioning.prepare_function,
                 provisioning.provision_worker,
                 # Only for what was put on this queue before the others were there.
-                provisioning.terminate_worker,
+                terminate,
                 *sweep_steps,
-            ],
-            max_concurrent_activities=_PROVISIONER_CALLS,
-            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
-        )
-        watch = Worker(
-            client,
-            task_queue=watch_queue(queue),
-            activities=[provisioning.watch_worker],
-            max_concurrent_activities=settings.max_workers,
-            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
-        )
-        terminate = Worker(
-            client,
-            task_queue=termination_queue(queue),
-            activities=[provisioning.terminate_worker],
+                at_once=_PROVISIONER_CALLS,
+            ),
+            serving(watch_queue(queue), provisioning.watch_worker, at_once=settings.max_workers),
             # As many as may be watched: a worker that does not end keeps no other from being ended.
-            max_concurrent_activities=settings.max_workers,
-            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
-        )
-        repair = Worker(
-            client,
-            task_queue=sweep_queue(queue),
-            activities=sweep_steps,
-            max_concurrent_activities=_SWEEP_STEPS,
-            graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
-        )
-        parts = [control, provision, watch, terminate, repair]
+            serving(termination_queue(queue), terminate, at_once=settings.max_workers),
+            serving(sweep_queue(queue), *sweep_steps, at_once=_SWEEP_STEPS),
+        ]
         for part in parts:
             await stack.enter_async_context(part)
         stack.push_async_callback(_shut_down, parts)
