@@ -3,7 +3,8 @@
 Workflows are started and never run, so that every state of the rows is the test's own doing.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,11 +13,32 @@ from temporalio.client import Client
 
 from api.app import create_app
 from core.dispatch import Dispatcher
-from core.settings import ApiSettings
+from core.settings import ApiSettings, RegistrySettings
 from registry.changes import Changes
 from registry.engine import Registry
 from tests.api.helpers import Api
+from tests.e2e.processes import Program
+from tests.e2e.stack import environment_for
 from tests.harness import API_KEY, STANDARD, TOKENS, UI_URL
+from tests.servers import Addresses
+
+
+@pytest.fixture
+def api_program(
+    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
+) -> Iterator[Program]:
+    """An API as a process of its own, which a test may end."""
+    environment = environment_for(registry_settings, servers)
+    program = Program(
+        "api",
+        "--provisioner=process",
+        "--host=127.0.0.1",
+        "--port=0",
+        environment={**environment, "CONTROL_PLANE_API_KEY": API_KEY},
+        folder=tmp_path,
+    )
+    yield program
+    program.kill()
 
 
 @pytest.fixture

@@ -5,19 +5,15 @@ import json
 import signal
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 
 from api.draining import refuse_new_connections
-from core.settings import RegistrySettings
 from registry.changes import Changes
 from tests.api.helpers import USER, Api, serving
 from tests.e2e.processes import Program, wait_for
-from tests.e2e.stack import environment_for
-from tests.harness import API_KEY, eventually_true
-from tests.servers import Addresses
+from tests.harness import eventually_true
 
 
 @dataclass(frozen=True)
@@ -95,35 +91,21 @@ def test_who_is_connected_but_not_accepted_is_kept_and_nobody_else_comes() -> No
                 assert early.recv(100) == b"an answer"
 
 
-def test_a_second_sigterm_waits_for_no_request(
-    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
-) -> None:
-    environment = environment_for(registry_settings, servers)
-    program = Program(
-        "api",
-        "--provisioner=process",
-        "--host=127.0.0.1",
-        "--port=0",
-        environment={**environment, "CONTROL_PLANE_API_KEY": API_KEY},
-        folder=tmp_path,
-    )
-    try:
-        address = ("127.0.0.1", program.event("api_listening")["port"])
+def test_a_second_sigterm_waits_for_no_request(api_program: Program) -> None:
+    address = ("127.0.0.1", api_program.event("api_listening")["port"])
 
-        def is_closed() -> bool:
-            try:
-                socket.create_connection(address, timeout=0.2).close()
-            except ConnectionRefusedError:
-                return True
-            except TimeoutError:
-                pass
-            return False
+    def is_closed() -> bool:
+        try:
+            socket.create_connection(address, timeout=0.2).close()
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+        return False
 
-        with socket.create_connection(address) as half:
-            half.sendall(request("POST", "/projects/shop/versions", "{}")[:-1])
-            program.send(signal.SIGTERM)
-            wait_for(is_closed)
-            program.send(signal.SIGTERM)
-            assert program.wait() == -signal.SIGTERM
-    finally:
-        program.kill()
+    with socket.create_connection(address) as half:
+        half.sendall(request("POST", "/projects/shop/versions", "{}")[:-1])
+        api_program.send(signal.SIGTERM)
+        wait_for(is_closed)
+        api_program.send(signal.SIGTERM)
+        assert api_program.wait() == -signal.SIGTERM

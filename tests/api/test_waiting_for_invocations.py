@@ -5,7 +5,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -33,9 +32,7 @@ from tests.api.helpers import (
     serving,
 )
 from tests.e2e.processes import Program
-from tests.e2e.stack import environment_for
-from tests.harness import API_KEY, STANDARD, ControlPlane, Json, eventually, eventually_true
-from tests.servers import Addresses
+from tests.harness import STANDARD, ControlPlane, Json, eventually, eventually_true
 
 LONG = {"wait": 60}
 LESS_THAN_LONG = 45
@@ -276,38 +273,26 @@ _HAS_READ = text(
 
 
 async def test_sigterm_answers_who_waits_and_ends_the_process(
-    servers: Addresses, registry: Registry, registry_settings: RegistrySettings, tmp_path: Path
+    registry: Registry, api_program: Program
 ) -> None:
-    environment = environment_for(registry_settings, servers)
-    program = Program(
-        "api",
-        "--provisioner=process",
-        "--host=127.0.0.1",
-        "--port=0",
-        environment={**environment, "CONTROL_PLANE_API_KEY": API_KEY},
-        folder=tmp_path,
-    )
-    try:
-        started = await asyncio.to_thread(program.event, "api_listening")
-        url = f"http://127.0.0.1:{started['port']}"
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-            api = Api(http, registry)
-            version = await api.deploy(STANDARD)
-            path = await api.invoke(f"{version}/functions/standard")
-            request = asyncio.create_task(api.ok("GET", path, params=LONG))
+    started = await asyncio.to_thread(api_program.event, "api_listening")
+    url = f"http://127.0.0.1:{started['port']}"
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        api = Api(http, registry)
+        version = await api.deploy(STANDARD)
+        path = await api.invoke(f"{version}/functions/standard")
+        request = asyncio.create_task(api.ok("GET", path, params=LONG))
 
-            async def has_read() -> int:
-                async with registry.autocommit() as session:
-                    return await session.scalar(_HAS_READ) or 0
+        async def has_read() -> int:
+            async with registry.autocommit() as session:
+                return await session.scalar(_HAS_READ) or 0
 
-            await eventually(has_read, lambda count: count > 0)
-            program.send(signal.SIGTERM)
-            async with asyncio.timeout(LESS_THAN_LONG):
-                answer = await request
-        assert answer["invocation_status"] == "RUNNING"
-        assert await asyncio.to_thread(program.wait, seconds=LESS_THAN_LONG) == 0
-    finally:
-        program.kill()
+        await eventually(has_read, lambda count: count > 0)
+        api_program.send(signal.SIGTERM)
+        async with asyncio.timeout(LESS_THAN_LONG):
+            answer = await request
+    assert answer["invocation_status"] == "RUNNING"
+    assert await asyncio.to_thread(api_program.wait, seconds=LESS_THAN_LONG) == 0
 
 
 async def test_the_end_of_a_real_worker_is_the_answer(control_plane: ControlPlane) -> None:

@@ -22,6 +22,7 @@ from tests.harness import (
     Json,
     RunningExecution,
     eventually,
+    function_spec,
 )
 
 NOTHING = "nothing to repair"
@@ -49,6 +50,20 @@ async def line_up(plane: ControlPlane, count: int) -> tuple[RunningExecution, li
         paths.append(await plane.invoke("limited"))
         await plane.until(paths[-1], waits_for_a_slot)
     return run, paths
+
+
+async def fail_once(plane: ControlPlane) -> str:
+    """Have an invocation between two attempts, for an hour; returns its path."""
+    await plane.deploy(
+        {
+            **function_spec("flaky", retries=1, timeout=86_400),
+            "retry_spec": {"initial_interval_seconds": 3600},
+        }
+    )
+    path = await plane.invoke("flaky")
+    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
+    await plane.until(path, lambda s: "next attempt" in (s["phase_detail"] or ""))
+    return path
 
 
 async def write(registry: Registry, *statements: Any) -> None:

@@ -18,10 +18,10 @@ from tests.harness import (
     RunningExecution,
     eventually,
     eventually_true,
-    function_spec,
 )
 from tests.workflows.sweeping import (
     NOTHING,
+    fail_once,
     id_of,
     line_up,
     sweep_until,
@@ -89,15 +89,7 @@ async def test_terminated_by_hand_between_two_attempts_is_cancelled(
     control_plane: ControlPlane,
 ) -> None:
     plane = control_plane
-    await plane.deploy(
-        {
-            **function_spec("flaky", retries=1, timeout=86_400),
-            "retry_spec": {"initial_interval_seconds": 3600},
-        }
-    )
-    path = await plane.invoke("flaky")
-    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
-    await plane.until(path, lambda s: "next attempt" in (s["phase_detail"] or ""))
+    path = await fail_once(plane)
     handle = plane.temporal.get_workflow_handle(id_of(path))
     (execution,) = (await plane.get(path))["executions"]
 
@@ -146,15 +138,7 @@ async def test_a_cancel_between_two_attempts_that_temporal_has_not_heard_of(
     control_plane: ControlPlane, registry: Registry
 ) -> None:
     plane = control_plane
-    await plane.deploy(
-        {
-            **function_spec("flaky", retries=1, timeout=86_400),
-            "retry_spec": {"initial_interval_seconds": 3600},
-        }
-    )
-    path = await plane.invoke("flaky")
-    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
-    await plane.until(path, lambda s: "next attempt" in (s["phase_detail"] or ""))
+    path = await fail_once(plane)
     await write(
         registry,
         update(Invocation)
