@@ -1,8 +1,11 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from provisioners.external import ExternalProvisioner
+from tests.provisioners.asking import provisioner_at
+from tests.provisioners.http_peer import HttpPeer
 from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend
 
 
@@ -12,3 +15,17 @@ async def process_backend(tmp_path: Path) -> AsyncIterator[ProcessBackend]:
     await backend.provisioner.start(DEPLOYMENT)
     yield backend
     await backend.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[HttpPeer]:
+    with HttpPeer() as peer:
+        yield peer
+
+
+@pytest.fixture
+async def external(peer: HttpPeer) -> AsyncIterator[ExternalProvisioner]:
+    provisioner = provisioner_at(peer.url, log_patience_seconds=0.2)
+    await provisioner.start("test")
+    yield provisioner
+    await provisioner.close()

@@ -1,128 +1,39 @@
-"""EXT-1, EXT-2, EXT-3: what is asked of an external provisioner, and what its answers mean."""
+"""EXT-1, EXT-2: what is asked of an external provisioner, and what its answers mean."""
 
 import asyncio
 import json
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import timedelta
-from email.utils import format_datetime
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from core.clock import utc_now
-from core.ids import InvocationId, VersionId
 from core.settings import ExternalProvisionerSettings, SettingsError, load
 from provisioners.base import (
     Exited,
-    FunctionToPrepare,
     Prepared,
-    ProvisionerError,
-    ResourceSpec,
     Running,
     Unknown,
-    UnrecoverableProvisioningError,
-    WorkerRecord,
     WorkerRequest,
 )
-from provisioners.external import ExternalProvisioner, ExternalProvisionerConfig
-from provisioners.external_client import ExternalClient
-from standalone.ports import free_port
+from provisioners.external import ExternalProvisioner
 from tests.harness import eventually_true
-from tests.provisioners.conformance import new_execution_id
+from tests.provisioners.asking import (
+    ASK,
+    DETAILS,
+    EXECUTION,
+    FUNCTION,
+    KEY,
+    PREPARED,
+    REQUEST,
+    RIGHT,
+    SPEC_SENT,
+    VERSION,
+    WORKER,
+    assert_named,
+    final_error_of,
+    passing_error_of,
+    provisioner_at,
+)
 from tests.provisioners.http_peer import Answer, HttpPeer
-
-KEY = "lemonandherb"
-TOKEN = "exe-1.secret-of-this-execution"
-VERSION = VersionId("ver-" + "0" * 32)
-EXECUTION = new_execution_id()
-SPEC = ResourceSpec(virtual_cpus=0.5, memory_gbs=0.25, max_concurrency=7)
-DETAILS = {"type": "TEST", "identifier": "w-1", "logs_identifier": "l-1"}
-PREPARED = {"type": "TEST", "identifier": "p-1"}
-WORKER = WorkerRecord(execution_id=EXECUTION, state={"id": "w-1"}, details=DETAILS)
-FUNCTION = FunctionToPrepare(
-    project_name="shop",
-    version_id=VERSION,
-    function_name="räume/auf",
-    docker_image="image:1",
-    resource_spec=SPEC,
-)
-REQUEST = WorkerRequest(
-    project_name="shop",
-    version_id=VERSION,
-    function_name="räume/auf",
-    invocation_id=InvocationId("inv-" + "0" * 32),
-    execution_id=EXECUTION,
-    attempt=1,
-    docker_image="image:1",
-    resource_spec=SPEC,
-    prepared_details=PREPARED,
-    environment={"CONTROL_PLANE_API_KEY": TOKEN, "CONTROL_PLANE_PROJECT_NAME": "shop"},
-)
-SPEC_SENT = {"virtual_cpus": 0.5, "memory_gbs": 0.25, "max_concurrency": 7}
-RIGHT: dict[str, Any] = {
-    "prepare": {"prepared_function_details": PREPARED},
-    "provision": {"worker_details": DETAILS},
-    "terminate": {},
-    "check_status": {"worker_status": "RUNNING"},
-    "get_logs": {"log_lines": ["one"], "next_offset": "1"},
-}
-
-Ask = Callable[[ExternalProvisioner], Awaitable[object]]
-ASK: dict[str, Ask] = {
-    "prepare": lambda p: p.prepare(FUNCTION),
-    "provision": lambda p: p.provision(REQUEST),
-    "terminate": lambda p: p.terminate(EXECUTION, WORKER, grace=1),
-    "check_status": lambda p: p.observe(WORKER),
-    "get_logs": lambda p: p.read_logs(WORKER, offset="", ended=False),
-}
-MAKING = ["prepare", "provision"]
-
-
-@pytest.fixture
-def peer() -> Iterator[HttpPeer]:
-    with HttpPeer() as peer:
-        yield peer
-
-
-def provisioner_at(url: str, *, timeout: float = 20, **config: Any) -> ExternalProvisioner:
-    client = ExternalClient(url, SecretStr(KEY), timeout=timeout)
-    return ExternalProvisioner(
-        client, ExternalProvisionerConfig(**{"poll_seconds": 0.05, **config})
-    )
-
-
-@pytest.fixture
-async def external(peer: HttpPeer) -> AsyncIterator[ExternalProvisioner]:
-    provisioner = provisioner_at(peer.url, log_patience_seconds=0.2)
-    await provisioner.start("test")
-    yield provisioner
-    await provisioner.close()
-
-
-async def error_of(asked: Awaitable[object]) -> ProvisionerError:
-    with pytest.raises(ProvisionerError) as caught:
-        await asked
-    assert KEY not in str(caught.value)
-    assert TOKEN not in str(caught.value)
-    assert len(str(caught.value)) < 800
-    assert "\n" not in str(caught.value)
-    return caught.value
-
-
-async def final_error_of(asked: Awaitable[object]) -> UnrecoverableProvisioningError:
-    error = await error_of(asked)
-    assert isinstance(error, UnrecoverableProvisioningError)
-    return error
-
-
-async def passing_error_of(asked: Awaitable[object]) -> ProvisionerError:
-    error = await error_of(asked)
-    assert not isinstance(error, UnrecoverableProvisioningError)
-    return error
-
 
 # EXT-1: requests, and answers of the right shape.
 
@@ -332,24 +243,6 @@ async def test_ext_2_an_answer_of_the_wrong_shape_names_the_status(
     await assert_named(external, verb, "Status code: 200")
 
 
-async def assert_named(external: ExternalProvisioner, verb: str, text: str) -> None:
-    """Each call fails in its own way, and its text holds this one."""
-    match verb:
-        case "prepare" | "provision":
-            assert text in str(await error_of(ASK[verb](external)))
-        case "terminate":
-            assert text in str(await passing_error_of(ASK[verb](external)))
-        case "check_status":
-            seen = await external.observe(WORKER)
-            assert isinstance(seen, Unknown)
-            assert text in seen.detail
-        case "get_logs":
-            page = await external.read_logs(WORKER, offset="", ended=True)
-            assert len(page.lines) == 1
-            assert page.lines[0].startswith("[control-plane: logs could not be read: ")
-            assert text in page.lines[0]
-
-
 async def test_ext_2_a_worker_type_that_clients_do_not_know_is_refused_when_prepared(
     peer: HttpPeer, external: ExternalProvisioner
 ) -> None:
@@ -368,176 +261,6 @@ async def test_ext_2_an_endless_answer_is_not_read_to_its_end(
     peer.script["prepare"] = [Answer(raw=b" " * (17 * 2**20))]
 
     assert "too long" in str(await final_error_of(external.prepare(FUNCTION)))
-
-
-# EXT-3: error answers and no answers.
-
-
-@pytest.mark.parametrize("status", [400, 404])
-@pytest.mark.parametrize("verb", ASK)
-async def test_ext_3_a_refusal_names_status_and_detail(
-    peer: HttpPeer, external: ExternalProvisioner, verb: str, status: int
-) -> None:
-    peer.behave = lambda call: (
-        Answer(status=status, body={"detail": "there is no such thing"})
-        if call.verb == verb
-        else Answer(body=RIGHT[call.verb])
-    )
-
-    await assert_named(external, verb, f"(Status code: {status}): there is no such thing")
-
-
-@pytest.mark.parametrize("raw", [b"<html>", b"", b"[]", b'{"detail": [{"loc": ["x"]}]}'])
-@pytest.mark.parametrize("verb", ASK)
-async def test_ext_3_a_refusal_without_a_readable_detail_names_the_status(
-    peer: HttpPeer, external: ExternalProvisioner, verb: str, raw: bytes
-) -> None:
-    peer.behave = lambda call: (
-        Answer(status=400, raw=raw) if call.verb == verb else Answer(body=RIGHT[call.verb])
-    )
-
-    await assert_named(external, verb, "Status code: 400")
-
-
-@pytest.mark.parametrize("status", [304, 408, 429, 500, 502, 503])
-@pytest.mark.parametrize("verb", MAKING)
-async def test_ext_3_what_may_pass_is_tried_again(
-    peer: HttpPeer, external: ExternalProvisioner, verb: str, status: int
-) -> None:
-    peer.script[verb] = [Answer(status=status, raw=b"" if status == 304 else b"oh")]
-
-    error = await passing_error_of(ASK[verb](external))
-
-    assert f"Status code: {status}" in str(error)
-    assert error.retry_after is None
-
-
-def in_http(delay: timedelta) -> str:
-    return format_datetime(utc_now() + delay, usegmt=True)
-
-
-@pytest.mark.parametrize(
-    ("header", "low", "high"),
-    [
-        (lambda: "17", 17, 17),
-        (lambda: "999999999999", 3600, 3600),
-        (lambda: in_http(timedelta(minutes=20)), 900, 1200),
-        (lambda: in_http(timedelta(days=3)), 3600, 3600),
-        (lambda: "0", None, None),
-        (lambda: "-5", None, None),
-        (lambda: "soon", None, None),
-        (lambda: in_http(timedelta(days=-3)), None, None),
-        (lambda: "Mon, 99 Nov 1998 10:00:00 GMT", None, None),
-    ],
-)
-async def test_ext_3_retry_after_is_honoured_within_bounds(
-    peer: HttpPeer,
-    external: ExternalProvisioner,
-    header: Callable[[], str],
-    low: float | None,
-    high: float | None,
-) -> None:
-    for status in (429, 503):
-        peer.script["provision"] = [Answer(status=status, headers={"Retry-After": header()})]
-
-        error = await passing_error_of(external.provision(REQUEST))
-
-        if low is None or high is None:
-            assert error.retry_after is None
-        else:
-            assert error.retry_after is not None
-            assert low <= error.retry_after <= high
-
-
-async def test_ext_3_a_silent_server_is_a_timeout(peer: HttpPeer) -> None:
-    held = threading.Event()
-    peer.behave = lambda _: Answer(hold=held)
-    provisioner = provisioner_at(peer.url, timeout=0.3, log_patience_seconds=0)
-    await provisioner.start("test")
-    try:
-        for verb in MAKING:
-            error = await passing_error_of(ASK[verb](provisioner))
-            assert str(error) == f"The provisioner has not answered /{verb} within 0.3 s"
-        for verb in ("terminate", "check_status", "get_logs"):
-            await assert_named(provisioner, verb, "within 0.3 s")
-    finally:
-        held.set()
-        await provisioner.close()
-
-
-async def test_ext_3_a_refused_connection_may_pass() -> None:
-    provisioner = provisioner_at(f"http://127.0.0.1:{free_port()}", log_patience_seconds=0)
-    await provisioner.start("test")
-    try:
-        for verb in MAKING:
-            assert "ConnectError" in str(await passing_error_of(ASK[verb](provisioner)))
-        for verb in ("terminate", "check_status", "get_logs"):
-            await assert_named(provisioner, verb, "ConnectError")
-    finally:
-        await provisioner.close()
-
-
-@pytest.mark.parametrize("verb", MAKING)
-async def test_ext_3_a_connection_that_breaks_may_pass(
-    peer: HttpPeer, external: ExternalProvisioner, verb: str
-) -> None:
-    peer.script[verb] = [Answer(hang_up=True)]
-
-    assert f"/{verb}" in str(await passing_error_of(ASK[verb](external)))
-
-
-async def test_ext_3_what_is_quoted_is_bounded_and_holds_no_secret(
-    peer: HttpPeer, external: ExternalProvisioner
-) -> None:
-    detail = f"bad\nkey {KEY} and \0 token {TOKEN} \ud800 " + "x" * 10_000
-    peer.script["provision"] = [Answer(status=400, body={"detail": detail})]
-
-    error = await final_error_of(external.provision(REQUEST))
-
-    assert "bad key [secret] and \ufffd token [secret] \ufffd xxx" in str(error)
-
-
-@pytest.mark.parametrize("verb", MAKING)
-@pytest.mark.parametrize(
-    ("answer", "final"),
-    [
-        (Answer(status=400, body={"detail": "no room"}), {"prepare", "provision"}),
-        (Answer(status=404, body={"detail": "no image"}), {"prepare", "provision"}),
-        (Answer(status=422, body={"detail": "no such field"}), {"prepare", "provision"}),
-        # Perhaps it was another server that has answered.
-        (Answer(status=404, raw=b"<html>"), set()),
-        (Answer(status=422, body={"detail": [{"loc": ["x"]}]}), set()),
-        (Answer(status=401, body={"detail": "who are you"}), set()),
-        (Answer(status=403, body={"detail": "API key is invalid"}), set()),
-        (Answer(status=407, body={"detail": "who are you"}), set()),
-        # It may have made a worker; there is nothing else that would be left behind.
-        (Answer(status=200, raw=b"<html>"), {"prepare"}),
-    ],
-)
-async def test_ext_3_only_a_clear_refusal_is_final(
-    peer: HttpPeer, external: ExternalProvisioner, verb: str, answer: Answer, final: set[str]
-) -> None:
-    peer.script[verb] = [answer]
-
-    error = await error_of(ASK[verb](external))
-
-    assert isinstance(error, UnrecoverableProvisioningError) is (verb in final)
-
-
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_key_that_is_not_accepted_is_named(
-    peer: HttpPeer, external: ExternalProvisioner, status: int
-) -> None:
-    """The operator can mend it, and nobody else."""
-    peer.script["provision"] = [Answer(status=status, body={"detail": f"not {KEY}"})]
-
-    with capture_logs() as logs:
-        error = await passing_error_of(external.provision(REQUEST))
-
-    told = f"at /provision (Status code: {status}): not [secret]"
-    assert str(error) == f"The provisioner does not accept our PROVISIONER_API_KEY {told}"
-    (line,) = [line for line in logs if line["event"] == "provisioner_does_not_let_us_in"]
-    assert (line["log_level"], line["status"], line["detail"]) == ("error", status, "not [secret]")
 
 
 # Ending and watching.

@@ -14,6 +14,7 @@ from core.ids import ExecutionId, InvocationId, VersionId
 from provisioners.base import FunctionToPrepare, Provisioner, ResourceSpec, WorkerRequest
 from provisioners.external import ExternalProvisioner
 from tests.e2e.processes import wait_for
+from tests.provisioners.asking import provisioner_at
 from tests.provisioners.conformance import (
     Backend,
     Behaviour,
@@ -22,7 +23,6 @@ from tests.provisioners.conformance import (
 )
 from tests.provisioners.example_server import EXAMPLE, KEY, ExampleServer
 from tests.provisioners.process_backend import BEHAVIOURS, PYTHON
-from tests.provisioners.test_external import provisioner_at
 
 VERSION = VersionId("ver-" + "0" * 32)
 SPEC = ResourceSpec(virtual_cpus=1, memory_gbs=0.5)

@@ -7,10 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from provisioners.external import ExternalProvisioner
+from tests.provisioners.asking import WORKER, provisioner_at
 from tests.provisioners.http_peer import Answer, Call, HttpPeer
-from tests.provisioners.test_external import WORKER, external, peer, provisioner_at
-
-__all__ = ["external", "peer"]
 
 
 def logs(lines: list[str], next_offset: str | None) -> Answer:

@@ -30,9 +30,9 @@ from tests.harness import (
     function_spec,
     running_control_plane,
 )
+from tests.provisioners.asking import provisioner_at
 from tests.provisioners.conformance import new_execution_id
 from tests.provisioners.http_peer import Answer, Call, HttpPeer
-from tests.provisioners.test_external import provisioner_at
 
 
 class Workers:
