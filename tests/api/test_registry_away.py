@@ -185,7 +185,8 @@ async def test_a_registry_that_is_slow_is_waited_for(
     api: Api, registry_settings: RegistrySettings
 ) -> None:
     """Longer than a silent one: it answers others."""
-    other = Registry(registry_settings)
+    # What holds the lock does so for longer than ours do.
+    other = Registry(registry_settings, stalled_seconds=60)
     waits_long = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND wait_event_type = 'Lock' AND now() - query_start > interval '2.5 seconds'"

@@ -13,7 +13,7 @@ import structlog
 from standalone.errors import StandaloneError
 from standalone.server import EmbeddedServer
 from tests.chaos.faults import Kind
-from tests.e2e.processes import Program
+from tests.e2e.processes import Program, children_of
 
 logger = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Kept(ABC):
         pid = self.pid
         if kind is Kind.KILL_CHILD:
             if pid is not None:
-                _signal(_children_of(pid)[:1], signal.SIGKILL)
+                _signal(children_of(pid)[:1], signal.SIGKILL)
             return
         if kind is Kind.STOP:
             _signal(self._tree(), signal.SIGSTOP)
@@ -170,18 +170,10 @@ class KeptServer(Kept):
         if pid is None:
             return []
         # The parent first: while it is stopped it makes no more children.
-        return [pid, *(_children_of(pid) if self._has_children else [])]
+        return [pid, *(children_of(pid) if self._has_children else [])]
 
 
 _SIGNALS = {Kind.KILL: signal.SIGKILL, Kind.TERM: signal.SIGTERM}
-
-
-def _children_of(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in children.split()]
 
 
 def _signal(pids: Iterable[int | None], number: signal.Signals) -> None:

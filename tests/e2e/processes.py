@@ -135,6 +135,14 @@ def one_line(text: str) -> str:
     return line
 
 
+def children_of(pid: int) -> list[int]:
+    """Give the processes that a process has started; none if it has ended."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def processes_that_mention(folder: Path) -> dict[int, str]:
     """Give the live processes with this folder's path in their arguments or environment."""
     mark = os.fsencode(folder)

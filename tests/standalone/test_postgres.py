@@ -25,6 +25,7 @@ from standalone.ports import free_port
 from standalone.postgres import EmbeddedPostgres
 from standalone.processes import start_time
 from standalone.unprivileged import User
+from tests.e2e.processes import children_of
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts Postgres as another user")
 
@@ -64,9 +65,9 @@ def setting(postgres: EmbeddedPostgres, name: str) -> object:
 def family(pid: int | None) -> list[int]:
     """The server and the processes that it has started."""
     assert pid is not None
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = children_of(pid)
     assert len(children) >= 4
-    return [pid, *map(int, children)]
+    return [pid, *children]
 
 
 def all_gone(pids: list[int]) -> bool:

@@ -15,6 +15,7 @@ from temporalio.client import Client
 from registry.engine import Registry
 from registry.migrate import upgrade
 from standalone.postgres import EmbeddedPostgres
+from tests.e2e.processes import children_of
 from tests.harness import LIMITED, ControlPlane, eventually, running_control_plane
 from tests.servers import Addresses, registry_settings
 
@@ -46,10 +47,6 @@ async def own_registry(postgres: EmbeddedPostgres) -> AsyncIterator[Registry]:
     await registry.close()
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @contextmanager
 def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
     """The postmaster and all its backends are stopped, as with a machine that hangs."""
@@ -65,6 +62,7 @@ def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.timeout(300)
 async def test_all_goes_on_after_postgres_has_hung_and_was_stopped(
     postgres: EmbeddedPostgres, own_registry: Registry, temporal_client: Client, task_queue: str
 ) -> None:
@@ -82,10 +80,10 @@ async def test_all_goes_on_after_postgres_has_hung_and_was_stopped(
                     run.worker.end()
                     await assert_away(plane)
             else:
-                postgres.stop()
+                await asyncio.to_thread(postgres.stop)
                 run.worker.end()
                 await assert_away(plane)
-                postgres.start()
+                await asyncio.to_thread(postgres.start)
             await eventually(lambda: status_of(plane, paths[0]), lambda status: status == 200)
             await plane.until_terminated(path, seconds=60)
         # A request that waits is told of the end: somebody listens to Postgres again.
