@@ -236,3 +236,21 @@ def test_a_start_that_cannot_work_makes_nothing(
     assert ended.returncode == 1, ended.stderr
     assert says.format(taken=port) in one_line(ended.stderr)
     assert not (open_folder / "new").exists()
+
+
+@pytest.mark.parametrize(("name", "mark"), [("Temporal", " start-dev "), ("Postgres", " -D ")])
+def test_the_death_of_a_server_ends_it_and_the_next_start_goes_on(
+    start_up: Callable[..., Up], name: str, mark: str
+) -> None:
+    up = start_up()
+    call = up.greet()
+    (server,) = (pid for pid, args in processes_that_mention(up.data).items() if mark in args)
+
+    os.kill(server, signal.SIGKILL)
+
+    assert up.program.wait(seconds=60) == 1
+    assert f"{name} has ended unexpectedly" in up.program.stderr
+    again = start_up()
+    seen = Invocation(again.caller, call.path.rpartition("/")[0], call.id).get()
+    assert seen["phase"] == "SUCCEEDED"
+    again.greet()
