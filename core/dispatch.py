@@ -71,16 +71,24 @@ class Dispatcher:
         task_queue: prefix of the queues' names.
         provisioner: the kind whose Temporal workers make the workers of executions.
         heartbeat_seconds: after so long without a heartbeat an activity is run again elsewhere.
+        look_again_seconds: after so long the deletion of a project looks again without a wake.
     """
 
     def __init__(
-        self, client: Client, *, task_queue: str, provisioner: str, heartbeat_seconds: float = 10.0
+        self,
+        client: Client,
+        *,
+        task_queue: str,
+        provisioner: str,
+        heartbeat_seconds: float = 10.0,
+        look_again_seconds: float = 30.0,
     ) -> None:
         self.provisioner = provisioner
         self._client = client
         self._queue = control_queue(task_queue)
         self._provisioner_queue = provisioner_queue(task_queue, provisioner)
         self._heartbeat_seconds = heartbeat_seconds
+        self._look_again_seconds = look_again_seconds
 
     def sweep_request(self) -> SweepRequest:
         """Give what the sweep of this kind is started with."""
@@ -188,6 +196,7 @@ class Dispatcher:
                     project_id=project_id,
                     project_name=project_name,
                     heartbeat_seconds=self._heartbeat_seconds,
+                    look_again_seconds=self._look_again_seconds,
                 ),
                 id=deletion_workflow_id(project_id),
                 task_queue=self._queue,

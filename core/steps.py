@@ -182,6 +182,8 @@ class ProjectDeletion(_Model):
     """Seconds without a heartbeat after which an activity is run again elsewhere."""
     deleted: int = 0
     """Invocations that earlier runs of the workflow have deleted."""
+    look_again_seconds: float = 30.0
+    """After which it looks whether anything still runs, although nobody has woken it."""
 
 
 class ProjectCancelRequest(_Model):

@@ -228,7 +228,11 @@ async def running_control_plane(
     backend = provisioner or ScriptedProvisioner()
     worker_settings = settings or WorkerSettings(termination_grace_seconds=1)
     dispatcher = Dispatcher(
-        client, task_queue=task_queue, provisioner=backend.kind, heartbeat_seconds=2
+        client,
+        task_queue=task_queue,
+        provisioner=backend.kind,
+        heartbeat_seconds=2,
+        look_again_seconds=5,
     )
     changes = Changes(registry)
     app = create_app(

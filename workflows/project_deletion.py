@@ -15,8 +15,6 @@ with workflow.unsafe.imports_passed_through():
     from core.workflow_names import PROJECT_DELETION
     from workflows.policies import REGISTRY_RETRIES
 
-_LOOK_AGAIN = timedelta(seconds=30)
-"""Without a wake."""
 _PAUSE = timedelta(seconds=1)
 """Between two looks at least, so that many wakes at once lead to few looks."""
 
@@ -92,7 +90,9 @@ class ProjectDeletionWorkflow:
     async def _wait_for_wake(self, seen: int) -> None:
         try:
             await workflow.wait_condition(
-                lambda: self._wakes > seen, timeout=_LOOK_AGAIN, timeout_summary="look again"
+                lambda: self._wakes > seen,
+                timeout=timedelta(seconds=self._deletion.look_again_seconds),
+                timeout_summary="look again",
             )
         except TimeoutError:
             return

@@ -3,7 +3,6 @@
 A path of workflow code that no case goes through fails `test_paths`. The provisioner is scripted.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
@@ -439,8 +438,13 @@ async def deletion_looks_again(plane: ControlPlane) -> Recorded:
     run = await plane.until_worker_runs(await plane.invoke("standard"))
     await plane.call("DELETE", "/projects/shop")
     await eventually_true(lambda: run.worker.terminations == 1)
-    # It looks again after 30 seconds.
-    await asyncio.sleep(33)
+    handle = await deletion_of(plane)
+
+    async def has_looked_again() -> bool:
+        events = (await handle.fetch_history()).events
+        return any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in events)
+
+    await eventually(has_looked_again, bool)
     run.worker.end()
     return {f"{DELETIONS}/looks-again": await deleted(plane)}
 
@@ -453,6 +457,11 @@ async def deleted(plane: ControlPlane) -> AnyHandle:
         return (await plane.http.get("/projects/shop")).status_code
 
     await eventually(status, lambda seen: seen == 404, seconds=60)
+    return await deletion_of(plane)
+
+
+async def deletion_of(plane: ControlPlane) -> AnyHandle:
+    """Find the workflow that deletes the project."""
     # The API does not tell the project's id; each case has a task queue of its own.
     queue = (await preparation_of(plane).describe()).task_queue
     query = f"WorkflowType = '{PROJECT_DELETION}' AND TaskQueue = '{queue}'"
