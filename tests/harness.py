@@ -154,6 +154,29 @@ class ControlPlane:
         execution_id = ExecutionId(seen["executions"][attempt - 1]["execution_id"])
         return RunningExecution(self, f"{path}/executions/{execution_id}", execution_id)
 
+    async def run_until_timeout(
+        self, *, least: int = 1, retries: int = 0, concurrency: int = 100, **fields: Json
+    ) -> tuple[str, "RunningExecution", int]:
+        """Start a call with a timeout as short as this machine allows, `least` seconds or more.
+
+        Returns its path, its execution, whose worker runs, and the timeout in seconds. Where the
+        timeout passes before there is a worker, the machine is busy, and a longer one is tried.
+        """
+        for timeout in (least, 4 * least, 16 * least):
+            spec = function_spec("brief", retries=retries, concurrency=concurrency, timeout=timeout)
+            await self.deploy({**spec, **fields})
+            path = await self.invoke("brief")
+            seen = await self.until(
+                path,
+                lambda seen: (
+                    seen["invocation_status"] == "TERMINATED"
+                    or any(e["worker_status"] == "RUNNING" for e in seen["executions"])
+                ),
+            )
+            if seen["invocation_status"] != "TERMINATED":
+                return path, await self.until_worker_runs(path), timeout
+        raise AssertionError(f"no worker within its timeout; the last call: {seen}")
+
 
 class RunningExecution:
     """An execution whose worker the test plays."""

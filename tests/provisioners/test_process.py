@@ -78,7 +78,7 @@ class TestKills:
 
         os.kill(started(backend, request).program.pid, signal.SIGKILL)
 
-        ended = await wait_for_end(backend.provisioner, worker, timeout=2)
+        ended = await wait_for_end(backend.provisioner, worker)
         assert ended == Exited(exit_code=137, detail="killed by signal 9 (SIGKILL)")
 
     async def test_a_killed_shim_takes_all_with_it(self, backend: ProcessBackend) -> None:
@@ -89,7 +89,7 @@ class TestKills:
 
         os.kill(started(backend, request).shim.pid, signal.SIGKILL)
 
-        ended = await wait_for_end(backend.provisioner, worker, timeout=3)
+        ended = await wait_for_end(backend.provisioner, worker)
         assert ended.cause is Cause.WORKER_LOST
         assert backend.processes_of(request.execution_id) == []
         assert await backend.provisioner.provision(request) == worker

@@ -131,7 +131,7 @@ class TestLasting:
         parent.wait()
         with EmbeddedPostgres(data_folder, durable=False) as postgres:
             assert ask(postgres, "SELECT 1") == [(1,)]
-        assert wait_until(lambda: all_gone(processes), timeout=2)
+        assert wait_until(lambda: all_gone(processes), timeout=20)
         parent.stdout.close()
 
     def test_an_interrupted_initdb_is_redone(self, open_folder: Path) -> None:

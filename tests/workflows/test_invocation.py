@@ -117,16 +117,14 @@ async def test_e2e_2_cancelling_a_parent_cancels_its_child(control_plane: Contro
 async def test_e2e_3_a_timeout_ends_the_worker_politely(control_plane: ControlPlane) -> None:
     """E2E-3, SIG-4: the signal does not come before the timeout, and there is no cancellation."""
     plane = control_plane
-    await plane.deploy(function_spec("brief", timeout=1, retries=3))
-    path = await plane.invoke("brief")
-    run = await plane.until_worker_runs(path)
     plane.provisioner.obedient = False
+    path, run, timeout = await plane.run_until_timeout(retries=3)
     await run.start()
 
     seen = await plane.until(path, lambda s: s["executions"][0]["termination_signal_time"])
 
     signalled = seen["executions"][0]["termination_signal_time"]
-    assert signalled > seen["creation_time"] + 1
+    assert signalled > seen["creation_time"] + timeout
     assert seen["cancellation_request_time"] is None
     await run.finish("ABORTED")
     run.worker.end()
@@ -140,9 +138,7 @@ async def test_e2e_4_a_worker_that_says_nothing_after_its_timeout(
 ) -> None:
     """E2E-4: the outcome stays null, and there is no retry."""
     plane = control_plane
-    await plane.deploy(function_spec("brief", timeout=1, retries=3))
-    path = await plane.invoke("brief")
-    await plane.until_worker_runs(path)
+    path, _, _ = await plane.run_until_timeout(retries=3)
     over = await plane.until_terminated(path)
     assert [e["outcome"] for e in over["executions"]] == [None]
     assert over["executions"][0]["cause"] == "timed_out"

@@ -69,15 +69,14 @@ async def test_a_cancel_ends_a_long_pause_at_once(control_plane: ControlPlane) -
 async def test_a_deadline_in_a_long_pause_is_kept(control_plane: ControlPlane) -> None:
     """E2E-6: waiting between attempts counts for the timeout, and ends with it."""
     plane = control_plane
-    await plane.deploy(
-        with_pauses(function_spec("flaky", retries=1, timeout=4), initial_interval_seconds=3600)
+    path, run, timeout = await plane.run_until_timeout(
+        least=3, retries=1, retry_spec={"initial_interval_seconds": 3600}
     )
-    path = await plane.invoke("flaky")
-    await fail_once(plane, path)
+    await run.play("FAILED", error="ValueError: once")
 
     over = await plane.until_terminated(path)
     assert over["phase"] == "TIMED_OUT"
-    assert over["last_update_time"] > over["creation_time"] + 4
+    assert over["last_update_time"] > over["creation_time"] + timeout
     assert len(over["executions"]) == 1
 
 

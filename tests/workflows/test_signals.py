@@ -68,9 +68,7 @@ async def test_sig_5_a_timeout_signals_once_also_with_a_cancel_after_it(
     """SIG-5: the cancel is recorded, and the time of the first signal stays."""
     plane = control_plane
     plane.provisioner.obedient = False
-    await plane.deploy(function_spec("brief", timeout=3, retries=3))
-    path = await plane.invoke("brief")
-    run = await plane.until_worker_runs(path)
+    path, run, _ = await plane.run_until_timeout(retries=3)
     await run.start()
     await eventually_true(partial(was_signalled, run))
     signalled = (await plane.get(path))["executions"][0]["termination_signal_time"]
