@@ -30,7 +30,7 @@ from standalone.ports import LOOPBACK, free_ports, listens, port_is_free
 from standalone.server import EmbeddedServer
 
 _STOP_STEPS = ((signal.SIGTERM, 10.0),)
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     # A workflow task whose Temporal worker was killed is given to the next one after its timeout of
     # 10 s. From the fourth time on the server adds a pause that doubles, by default up to 10
     # minutes: after some kills in a row, nothing would go on for that long.
@@ -196,7 +196,7 @@ class TemporalDevServer(EmbeddedServer):
             # Four times the throughput of SQLite's defaults; a kill still loses nothing.
             for pragma in ("journal_mode=wal", "synchronous=normal"):
                 arguments += ["--sqlite-pragma", pragma]
-        for name, value in _SERVER_SETTINGS.items():
+        for name, value in SERVER_SETTINGS.items():
             arguments += ["--dynamic-config-value", f"{name}={value}"]
         for name, kind in self._search_attributes.items():
             arguments += ["--search-attribute", f"{name}={kind}"]

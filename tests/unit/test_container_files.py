@@ -1,6 +1,7 @@
 """Dockerfile, .dockerignore and docker-compose.yml agree with the code."""
 
 import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml  # type: ignore[import-untyped] # has no types
 from pydantic_settings import BaseSettings
 
 from core import settings
+from standalone.temporal_server import SERVER_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -61,3 +63,14 @@ def test_our_services_get_longer_to_stop_than_they_take() -> None:
     seconds = {name: int(services()[name]["stop_grace_period"][:-1]) for name in ("api", "worker")}
     assert seconds["api"] > 30
     assert seconds["worker"] >= 30
+
+
+def test_temporal_gets_the_same_settings_as_the_embedded_one() -> None:
+    temporal = services()["temporal"]
+    inside = temporal["environment"]["DYNAMIC_CONFIG_FILE_PATH"]
+    (mounted,) = temporal["volumes"]
+    source = mounted.removesuffix(f":{inside}:ro")
+    given = yaml.safe_load((ROOT / source).read_text())
+    assert given == {
+        name: [{"value": json.loads(value)}] for name, value in SERVER_SETTINGS.items()
+    }
