@@ -224,7 +224,9 @@ async def listing(folder: Path, *, sizes: tuple[int, int]) -> Json:
         ) as temporal,
     ):
         client = await connect(TemporalSettings(temporal_address=temporal.address))
-        return {str(rows): await _measure_at(rows, postgres, client) for rows in sizes}
+        return {
+            str(rows): await _measure_at(rows, postgres, client) for rows in dict.fromkeys(sizes)
+        }
 
 
 def print_listing(measured: Json) -> None:

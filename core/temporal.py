@@ -10,7 +10,7 @@ import temporalio.api.operatorservice.v1 as operator_service
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -36,17 +36,20 @@ def _runtime() -> Runtime:
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=quiet)))
 
 
-async def connect(settings: TemporalSettings, *, lazy: bool = False) -> Client:
+async def connect(
+    settings: TemporalSettings, *, lazy: bool = False, embedded: bool = False
+) -> Client:
     """Connect to Temporal.
 
     Args:
         settings: address and namespace; TLS and API key are read by Temporal's own `envconfig`.
         lazy: connect at the first call (for the API, which must start without Temporal).
+        embedded: the server has neither TLS nor keys; what `envconfig` finds is about another one.
 
     Raises:
         ConnectionError: not lazy, and nothing answers at the address.
     """
-    config = ClientConfig.load_client_connect_config()
+    config: ClientConnectConfig = {} if embedded else ClientConfig.load_client_connect_config()
     config["target_host"] = settings.temporal_address
     config["namespace"] = settings.temporal_namespace
     try:

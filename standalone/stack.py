@@ -130,7 +130,8 @@ async def running_stack(
         api_key, api_key_file = _api_key(folder)
         keys = ApiKeySettings(control_plane_api_key=SecretStr(api_key))
 
-        client = await connect(temporal_settings)
+        own_temporal = any(isinstance(server, TemporalDevServer) for server in embedded)
+        client = await connect(temporal_settings, embedded=own_temporal)
         await ensure_search_attributes(client)
         # A pool each: workflows that wait for a lock must not keep requests waiting.
         registry = Registry(registry_settings)

@@ -181,27 +181,23 @@ async def cancelled_between_attempts(plane: ControlPlane) -> Recorded:
 
 async def timed_out_between_attempts(plane: ControlPlane) -> Recorded:
     """The pause is longer than the time that is left: the failed run waits for the deadline."""
-    spec = function_spec("flaky", retries=1, timeout=3)
-    await plane.deploy({**spec, "retry_spec": {"initial_interval_seconds": 3600}})
-    path = await plane.invoke("flaky")
-    await (await plane.until_worker_runs(path)).play("FAILED", error="ValueError: once")
+    path, run, _ = await plane.run_until_timeout(
+        least=3, retries=1, retry_spec={"initial_interval_seconds": 3600}
+    )
+    await run.play("FAILED", error="ValueError: once")
     (execution,) = (await over(plane, path, phase="TIMED_OUT"))["executions"]
     return {"timed-out-between-attempts": run_of(plane, path, execution)}
 
 
 async def timed_out_while_running(plane: ControlPlane) -> Recorded:
-    await plane.deploy(function_spec("brief", timeout=1))
-    path = await plane.invoke("brief")
-    await plane.until_worker_runs(path)
+    path, _, _ = await plane.run_until_timeout()
     (execution,) = (await over(plane, path, phase="TIMED_OUT"))["executions"]
     return {"timed-out-while-running": run_of(plane, path, execution)}
 
 
 async def timed_out_while_queued(plane: ControlPlane) -> Recorded:
-    await plane.deploy(function_spec("brief", concurrency=1, timeout=1))
     plane.provisioner.obedient = False
-    first = await plane.invoke("brief")
-    run = await plane.until_worker_runs(first)
+    _, run, _ = await plane.run_until_timeout(concurrency=1)
     second = await plane.invoke("brief")
     await over(plane, second, phase="TIMED_OUT")
     run.worker.end()
