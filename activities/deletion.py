@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeating
+from core.bundles import PieceStore
 from core.ids import InvocationId, ProjectId, VersionId
 from core.steps import (
     ProjectCancelled,
@@ -23,6 +24,8 @@ from core.steps import (
     ProjectRowsRequest,
 )
 from registry import deletion
+from registry.bundle_stores import PostgresPieces
+from registry.bundles import delete_bundles
 from registry.engine import Registry
 
 _SECONDS = 5.0
@@ -45,9 +48,12 @@ class _Clock:
 class DeletionActivities:
     """What the deletion of a project does to the registry, and to the project's workflows."""
 
-    def __init__(self, registry: Registry, client: Client) -> None:
+    def __init__(
+        self, registry: Registry, client: Client, pieces: PieceStore | None = None
+    ) -> None:
         self._registry = registry
         self._client = client
+        self._pieces = pieces or PostgresPieces(registry)
 
     @activity.defn
     async def cancel_project(self, request: ProjectCancelRequest) -> ProjectCancelled:
@@ -118,6 +124,12 @@ class DeletionActivities:
                 return False
         async with self._registry.autocommit() as session:
             while await deletion.delete_versions(session, project_id):
+                pass
+        while await self._pieces.delete_some(project_id):
+            if clock.is_over():
+                return False
+        async with self._registry.autocommit() as session:
+            while await delete_bundles(session, project_id):
                 pass
             await deletion.delete_project(session, project_id)
         return True

@@ -7,15 +7,17 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from api import errors, executions, invocations, projects, system, versions
+from api import bundles, errors, executions, invocations, projects, system, versions
 from api.context import Context
 from api.errands import Errands
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
 from api.views import Links
+from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
+from registry.bundle_stores import PostgresPieces
 from registry.changes import Changes
 from registry.engine import Registry
 
@@ -70,6 +72,7 @@ def create_app_without_context() -> ControlPlaneApi:
         system.public_router,
         system.router,
         projects.router,
+        bundles.router,
         versions.router,
         invocations.router,
         executions.router,
@@ -88,6 +91,7 @@ def create_app(
     api_settings: ApiSettings,
     temporal_ui_url: str | None,
     temporal_namespace: str,
+    pieces: PieceStore | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -100,11 +104,13 @@ def create_app(
         api_settings: what only the API reads.
         temporal_ui_url: base address of Temporal's web UI, or None for answers without links to it.
         temporal_namespace: the namespace that those links point into.
+        pieces: keeps the content of code bundles; by default Postgres does.
     """
     app = create_app_without_context()
     app.state.context = Context(
         registry=registry,
         changes=changes,
+        pieces=pieces or PostgresPieces(registry),
         reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
         dispatcher=dispatcher,
         errands=Errands(),

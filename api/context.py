@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from api.errands import Errands
 from api.views import Links
+from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
@@ -21,6 +22,7 @@ class Context:
 
     registry: Registry
     changes: Changes
+    pieces: PieceStore
     # Leaves most of the pool's connections to other requests, however many wait for a change.
     reads_of_waiters: asyncio.Semaphore
     dispatcher: Dispatcher

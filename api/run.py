@@ -8,6 +8,7 @@ from core.dispatch import Dispatcher
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
+    BundleStoreSettings,
     RegistrySettings,
     TemporalSettings,
     load,
@@ -15,6 +16,7 @@ from core.settings import (
 from core.shutdown import stop_on_signals
 from core.temporal import connect
 from core.tokens import ExecutionTokens
+from registry.bundle_stores import piece_store
 from registry.changes import Changes
 from registry.engine import Registry
 from registry.managed import managed_tables
@@ -44,6 +46,7 @@ async def run_api(
     temporal_settings = load(TemporalSettings)
     key_settings = load(ApiKeySettings)
     api_settings = load(ApiSettings)
+    bundle_settings = load(BundleStoreSettings)
     stop = stop_on_signals()
     with bind(host, port) as listener:
         async with managed_tables(registry_settings, create=create_tables, delete=delete_tables):
@@ -67,6 +70,7 @@ async def run_api(
                     api_settings=api_settings,
                     temporal_ui_url=temporal_settings.temporal_ui_url,
                     temporal_namespace=temporal_settings.temporal_namespace,
+                    pieces=piece_store(registry, bundle_settings),
                 )
                 logger.info("api_listening", host=host, port=listener.getsockname()[1])
                 async with changes:

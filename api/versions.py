@@ -14,12 +14,13 @@ from core.contract.versions import (
     parse_version_reference,
 )
 from core.errors import (
+    BundleIsNotCompleteError,
     ProjectDoesNotExistError,
     ProjectIsBeingDeletedError,
     VersionDoesNotExistError,
 )
 from core.ids import VersionId
-from registry import versions
+from registry import bundles, versions
 
 router = APIRouter(
     prefix="/projects/{project_name}/versions",
@@ -31,12 +32,26 @@ router = APIRouter(
 @router.post(
     "",
     dependencies=[RootOnly],
-    responses=responses(ProjectIsBeingDeletedError, ProjectDoesNotExistError, with_body=True),
+    responses=responses(
+        ProjectIsBeingDeletedError,
+        BundleIsNotCompleteError,
+        ProjectDoesNotExistError,
+        with_body=True,
+    ),
 )
 async def create_version(
     project_name: ProjectName, definition: VersionDefinition, context: ContextDep
 ) -> VersionInfo:
-    """Register a version with all its functions, and start to prepare them."""
+    """Register a version with all its functions, and start to prepare them.
+
+    A code bundle that it runs must have been uploaded before.
+    """
+    await bundles.check_complete(
+        context.registry,
+        context.pieces,
+        project_name=project_name,
+        images=versions.images_of(definition.default_docker_image, definition.functions),
+    )
     async with context.registry.transaction() as session:
         created = await versions.create_version(
             session,

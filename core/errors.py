@@ -191,6 +191,46 @@ class InvocationIsAlreadyTerminatedError(ControlPlaneError):
     detail = "This invocation has already terminated"
 
 
+class BundleManifestIsInvalidError(ControlPlaneError):
+    """A code bundle that cannot become a folder: a path or a size in it is wrong."""
+
+    status = 400
+    reason = "bundle_manifest_invalid"
+    detail = "The code bundle's manifest is invalid"
+
+
+class BundlePieceIsInvalidError(ControlPlaneError):
+    """Uploaded pieces that cannot be read, do not have their digest, or are not in the bundle."""
+
+    status = 400
+    reason = "bundle_piece_invalid"
+    detail = "The uploaded pieces are invalid"
+
+
+class BundleIsNotCompleteError(ControlPlaneError):
+    """A version names a code bundle that is not there, or of which pieces are missing."""
+
+    status = 400
+    reason = "bundle_not_complete"
+    detail = "The code bundle has not been uploaded to this project"
+
+
+class BundleDoesNotExistError(ControlPlaneError):
+    """The project has no such code bundle."""
+
+    status = 404
+    reason = "bundle_missing"
+    detail = "A code bundle with this digest does not exist for this project"
+
+
+class BundleIsTooLargeError(ControlPlaneError):
+    """A code bundle is over one of the server's limits; the text names it."""
+
+    status = 413
+    reason = "bundle_too_large"
+    detail = "The code bundle is too large"
+
+
 class ContainerRepositoryIsNotConfiguredError(ControlPlaneError):
     """The operator has set no container repository."""
 

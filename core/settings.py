@@ -74,6 +74,26 @@ class ApiSettings(_Settings):
     container_repository_user: str | None = None
     container_repository_password: SecretStr | None = None
     container_repository_endpoint: str | None = None
+    bundle_limit_mb: int = Field(default=64, ge=1, le=10_000)
+    """What the files of one code bundle may have together, in MiB."""
+    bundle_file_limit_mb: int = Field(default=16, ge=1, le=10_000)
+    """What one file of a code bundle may have, in MiB."""
+    bundle_files_limit: int = Field(default=10_000, ge=1, le=20_000)
+    """Files in one code bundle; their names come in one request of at most 4 MiB."""
+
+
+class BundleStoreSettings(_Settings):
+    """Where the content of code bundles is kept. API and Temporal worker need the same."""
+
+    bundle_store_folder: Path | None = None
+    """A folder that both can reach; without it, Postgres."""
+
+    @field_validator("bundle_store_folder")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
 
 
 class WorkerSettings(_Settings):
@@ -98,6 +118,13 @@ class ProcessProvisionerSettings(_Settings):
     """Comma-separated names of variables that workers inherit in addition."""
     process_log_limit_mb: int = Field(default=16, ge=1, le=10_000)
     """Output of one worker that is kept, in MiB."""
+    process_build_seconds: float = Field(default=600, ge=1, le=1500)
+    """Time that the installation of a code bundle's dependencies may take."""
+    process_code_days: float = Field(default=7, ge=2, le=3650)
+    """Days after which code bundles and environments that no worker was started from are removed.
+
+    At least two: no call lasts longer than one.
+    """
 
 
 class ExternalProvisionerSettings(_Settings):

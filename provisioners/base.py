@@ -26,6 +26,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from core.bundles import BundleSource
 from core.ids import ExecutionId, InvocationId, VersionId
 from core.lifecycle import Cause
 
@@ -190,6 +191,9 @@ class Provisioner(ABC):
         Raises:
             core.settings.SettingsError: a variable is missing or wrong; one line that names it.
         """
+
+    def use_bundles(self, bundles: BundleSource) -> None:  # noqa: B027 - optional hook
+        """Learn where code bundles (images like `bundle://...`) are read. Called before `start`."""
 
     async def start(self, deployment: str) -> None:  # noqa: B027 - optional hook
         """Get ready to be called (open clients, check the machine). Called once per process.

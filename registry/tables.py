@@ -15,8 +15,10 @@ from sqlalchemy import (
     Double,
     Enum,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -100,6 +102,55 @@ class Version(Base):
     # Kind of the provisioner that prepares its functions.
     provisioner: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class Bundle(Base):
+    """A code bundle that was announced for a project; its pieces may still be missing."""
+
+    __tablename__ = "bundles"
+
+    project_id: Mapped[str] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    # JSON in the exact form that the digest is made of.
+    manifest: Mapped[str]
+    # The distinct pieces that the manifest names.
+    pieces: Mapped[list[str]]
+    # The last time that somebody wanted to upload it: without a version it goes after a while.
+    announced_at: Mapped[datetime]
+
+
+class BundlePiece(Base):
+    """Up to 1 MiB of the content of a project's files, named by its SHA-256."""
+
+    __tablename__ = "bundle_pieces"
+
+    project_id: Mapped[str] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class VersionBundle(Base):
+    """That a version's functions run a code bundle, which stays as long as the version."""
+
+    __tablename__ = "version_bundles"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "digest"],
+            ["bundles.project_id", "bundles.digest"],
+            ondelete="CASCADE",
+        ),
+        Index(None, "project_id", "digest"),
+    )
+
+    version_id: Mapped[str] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
 
 
 class Function(Base):

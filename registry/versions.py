@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.contract.functions import FunctionSpec
 from core.errors import ProjectDoesNotExistError, ProjectIsBeingDeletedError
-from core.ids import VersionId, creation_time_of, new_function_id, new_version_id
+from core.ids import ProjectId, VersionId, creation_time_of, new_function_id, new_version_id
 from core.lifecycle import PreparationStatus
+from registry.bundles import use_in_version
 from registry.functions import check_version_path, path_parameters, select_version_path
 from registry.projects import get_project
 from registry.tables import Function, Project, Version
@@ -45,6 +46,7 @@ async def create_version(
     Raises:
         ProjectDoesNotExistError: there is no such project.
         ProjectIsBeingDeletedError: its deletion was requested.
+        BundleIsNotCompleteError: it runs a code bundle that is not there.
     """
     # Held off until the end of this transaction: a request to delete the project.
     project = await session.scalar(
@@ -70,7 +72,19 @@ async def create_version(
     ]
     session.add_all(rows)
     await session.flush()
+    await use_in_version(
+        session,
+        version_id,
+        project_id=ProjectId(project.id),
+        images=images_of(default_docker_image, functions),
+    )
     return VersionDetails(project=project, version=version, functions=rows)
+
+
+def images_of(default_docker_image: str, functions: Sequence[FunctionSpec]) -> set[str]:
+    """Give the distinct images of a version."""
+    own = (spec.docker_image_override for spec in functions)
+    return {default_docker_image, *(image for image in own if image is not None)}
 
 
 def _new_function(

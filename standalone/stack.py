@@ -23,6 +23,7 @@ from core.dispatch import Dispatcher
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
+    BundleStoreSettings,
     RegistrySettings,
     TemporalSettings,
     WorkerSettings,
@@ -32,6 +33,7 @@ from core.temporal import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
+from registry.bundle_stores import piece_store
 from registry.changes import Changes
 from registry.engine import Registry
 from registry.migrate import upgrade
@@ -140,6 +142,7 @@ async def running_stack(
         stack.push_async_callback(worker_registry.close)
         dispatcher = _dispatcher(client, temporal_settings, backend.kind)
         tokens = ExecutionTokens(keys.token_secret())
+        bundle_settings = load(BundleStoreSettings)
         await stack.enter_async_context(
             temporal_worker(
                 client=client,
@@ -149,6 +152,7 @@ async def running_stack(
                 tokens=tokens,
                 settings=worker_settings.model_copy(update={"control_plane_api_url": api_url}),
                 task_queue=temporal_settings.temporal_task_queue,
+                pieces=piece_store(worker_registry, bundle_settings),
             )
         )
         changes = await stack.enter_async_context(Changes(registry))
@@ -161,6 +165,7 @@ async def running_stack(
             api_settings=api_settings,
             temporal_ui_url=temporal_settings.temporal_ui_url,
             temporal_namespace=temporal_settings.temporal_namespace,
+            pieces=piece_store(registry, bundle_settings),
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))

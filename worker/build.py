@@ -13,6 +13,7 @@ from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from activities.sweep import SweepActivities
+from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.queues import (
     control_queue,
@@ -25,6 +26,8 @@ from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
 from core.workflow_states import WorkflowStates
 from provisioners.base import Provisioner
+from registry.bundle_stores import PostgresPieces
+from registry.bundles import StoredBundles
 from registry.changes import Changes
 from registry.deployment import get_deployment
 from registry.engine import Registry
@@ -83,6 +86,7 @@ async def temporal_worker(
     tokens: ExecutionTokens,
     settings: WorkerSettings,
     task_queue: str,
+    pieces: PieceStore | None = None,
 ) -> AsyncIterator[list[Worker]]:
     """Run the Temporal worker during the block: all queues, workflows and activities.
 
@@ -94,6 +98,7 @@ async def temporal_worker(
         tokens: what workers' credentials are derived with.
         settings: addresses and limits.
         task_queue: prefix of the queues' names.
+        pieces: keeps the content of code bundles; by default Postgres does.
 
     Raises:
         OperationalError: Postgres does not answer.
@@ -102,11 +107,13 @@ async def temporal_worker(
     """
     async with registry.autocommit() as session:
         deployment = await get_deployment(session)
+    pieces = pieces or PostgresPieces(registry)
+    provisioner.use_bundles(StoredBundles(registry, pieces))
     await provisioner.start(deployment)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, dispatcher)
-        deletion = DeletionActivities(registry, client)
+        deletion = DeletionActivities(registry, client, pieces)
         changes = None
         if provisioner.follows_outcomes:
             changes = await stack.enter_async_context(Changes(registry))

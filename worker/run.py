@@ -5,11 +5,19 @@ import asyncio
 import structlog
 
 from core.dispatch import Dispatcher
-from core.settings import ApiKeySettings, RegistrySettings, TemporalSettings, WorkerSettings, load
+from core.settings import (
+    ApiKeySettings,
+    BundleStoreSettings,
+    RegistrySettings,
+    TemporalSettings,
+    WorkerSettings,
+    load,
+)
 from core.shutdown import stop_on_signals
 from core.temporal import connect, ensure_search_attributes
 from core.tokens import ExecutionTokens
 from provisioners.catalog import load_provisioner_class
+from registry.bundle_stores import piece_store
 from registry.deployment import wait_for_registry
 from registry.engine import Registry
 from registry.managed import managed_tables
@@ -38,6 +46,7 @@ async def run_worker(*, provisioner: str, create_tables: bool, delete_tables: bo
     temporal_settings = load(TemporalSettings)
     key_settings = load(ApiKeySettings)
     worker_settings = load(WorkerSettings)
+    bundle_settings = load(BundleStoreSettings)
     backend = load_provisioner_class(provisioner).from_environment()
     stop = stop_on_signals()
     async with managed_tables(registry_settings, create=create_tables, delete=delete_tables):
@@ -61,6 +70,7 @@ async def run_worker(*, provisioner: str, create_tables: bool, delete_tables: bo
                 tokens=ExecutionTokens(key_settings.token_secret()),
                 settings=worker_settings,
                 task_queue=temporal_settings.temporal_task_queue,
+                pieces=piece_store(registry, bundle_settings),
             ):
                 logger.info("temporal_worker_started", provisioner=backend.kind)
                 await stop.wait()

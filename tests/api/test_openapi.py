@@ -57,6 +57,8 @@ def test_operation_ids_are_the_method_names_of_clients(document: dict[str, Any])
         "delete_project",
         "get_project",
         "list_projects",
+        "announce_bundle",
+        "upload_pieces",
         "create_version",
         "list_versions",
         "get_version",
