@@ -211,8 +211,8 @@ class PieceStore(ABC):
         """Store pieces by their SHA-256, which the caller has checked. Those stored stay."""
 
     @abstractmethod
-    async def read(self, project_id: ProjectId, piece: str) -> bytes | None:
-        """Give the content of a piece; None if it is not stored."""
+    async def read(self, project_id: ProjectId, pieces: Collection[str]) -> dict[str, bytes]:
+        """Give the content of those of the pieces that are stored: a few MiB at a time."""
 
     @abstractmethod
     async def keep_only(self, project_id: ProjectId, pieces: Collection[str]) -> None:
@@ -230,11 +230,11 @@ class StoredBundle(ABC):
         self.manifest = manifest
 
     @abstractmethod
-    async def read(self, piece: str) -> bytes:
-        """Give the content of a piece.
+    async def read(self, pieces: Collection[str]) -> dict[str, bytes]:
+        """Give the content of pieces: a few MiB at a time.
 
         Raises:
-            BundleIsGoneError: it is not stored.
+            BundleIsGoneError: one of them is not stored.
         """
 
 

@@ -16,12 +16,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import structlog
 
+from core.bundles import BundleSource, digest_of
 from core.ids import ExecutionId
 from core.settings import ProcessProvisionerSettings, load
 from provisioners import process_shim
@@ -40,12 +41,20 @@ from provisioners.base import (
     WorkerRequest,
 )
 from provisioners.process_cgroups import Cgroups, find_cgroups, remove
+from provisioners.process_code import BundleFolders
 from provisioners.process_end import delete_tree, discard, settle
+from provisioners.process_environments import Environments, find_uv
 from provisioners.process_launch import Launcher, Reaper, compiled_shim
 from provisioners.process_layout import WorkerFolder
 from provisioners.process_logs import PAGE_BYTES, PAGE_LINES, read_page
 from provisioners.process_pids import ProcessIdentity, boot_id, open_pidfd, send
-from provisioners.process_program import base_python, installed_sdk, link_sdk
+from provisioners.process_program import (
+    Project,
+    base_python,
+    installed_sdk,
+    link_sdk,
+    open_project,
+)
 
 KILL_MARGIN_SECONDS = 5.0
 """How long after the deadline a shim may take to end its worker, before it is killed itself."""
@@ -70,10 +79,20 @@ class ProcessProvisionerConfig:
     """Longer lines of output come in pieces."""
     use_cgroups: bool = True
     """Enforce memory and CPU limits by cgroups where possible."""
+    build_seconds: float = 600
+    """Time that the installation of a bundle's dependencies may take."""
+    keep_code_seconds: float = 7 * 86_400
+    """How long unused code bundles and environments are kept; more than a day."""
+    uv: Path | None = field(default_factory=find_uv)
+    """Installs dependencies; without it, pip does."""
 
 
 class ProcessProvisioner(Provisioner):
-    """Runs workers as local processes; the image of a function is `file:///absolute/folder`."""
+    """Runs workers as local processes.
+
+    The image of a function is a code bundle, `bundle://<digest>`, or a folder of this machine,
+    `file:///absolute/folder`.
+    """
 
     kind: ClassVar[str] = "process"
 
@@ -84,6 +103,8 @@ class ProcessProvisioner(Provisioner):
         self._launcher: Launcher | None = None
         self._reaper = Reaper()
         self._output_seen: dict[ExecutionId, int] = {}
+        self._bundles: BundleSource | None = None
+        self._code: BundleFolders | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -94,8 +115,14 @@ class ProcessProvisioner(Provisioner):
             state_folder=settings.process_state_folder,
             passed_environment=tuple(name.strip() for name in names if name.strip()),
             log_limit_bytes=settings.process_log_limit_mb * 2**20,
+            build_seconds=settings.process_build_seconds,
+            keep_code_seconds=settings.process_code_days * 86_400,
         )
         return cls(config)
+
+    def use_bundles(self, bundles: BundleSource) -> None:
+        """Learn where code bundles are read."""
+        self._bundles = bundles
 
     async def start(self, deployment: str) -> None:
         """Check the machine, make the state folder, remove what earlier processes left.
@@ -113,18 +140,27 @@ class ProcessProvisioner(Provisioner):
 
     async def close(self) -> None:
         """Let go of the workers, which run on."""
+        if self._code is not None:
+            await self._code.close()
         self._reaper.close()
         if self._launcher is not None:
             self._launcher.cgroups.release()
 
     async def prepare(self, function: FunctionToPrepare) -> Prepared:
-        """Check that the code bundle is there and names a program that can be run."""
-        await asyncio.to_thread(self._ready().check, function.docker_image)
+        """Fetch the code, install what it depends on, check that it names a program."""
+        launcher = self._ready()
+        digest = digest_of(function.docker_image)
+        if digest is None:
+            project = await asyncio.to_thread(open_project, function.docker_image)
+        else:
+            project = await self._code_folders().open(function.version_id, digest)
+        await asyncio.to_thread(launcher.check, project)
         return Prepared()
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         """Start the worker's shim, or adopt the one that runs or has run."""
-        start = _Start(loop=asyncio.get_running_loop())
+        project = await self._fetch(request)
+        start = _Start(loop=asyncio.get_running_loop(), project=project)
         end = start.loop.time() + _START_SECONDS
         pause = 0.004
         while start.loop.time() < end:
@@ -135,6 +171,16 @@ class ProcessProvisioner(Provisioner):
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.1)
         raise ProvisionerError("The worker's shim has not come up in time")
+
+    async def _fetch(self, request: WorkerRequest) -> Project | None:
+        """Make the code bundle's folder, if it is not there any more; None if it is not needed."""
+        digest = digest_of(request.docker_image)
+        if digest is None:
+            return None
+        folder = self._folder(request.execution_id)
+        if folder.started() is not None or folder.is_closed():
+            return None
+        return await self._code_folders().open(request.version_id, digest)
 
     async def observe(self, worker: WorkerRecord) -> WorkerObservation:
         """Judge by the lock and the files in the worker's folder."""
@@ -255,10 +301,27 @@ class ProcessProvisioner(Provisioner):
             raise UnrecoverableProvisioningError(message)
         for leftover in self._trash.iterdir():
             delete_tree(leftover)
+        python = self._config.python or base_python()
+        code = self._own_folder() / "code"
+        self._code = BundleFolders(
+            code,
+            trash=self._trash,
+            python=python,
+            environments=Environments(
+                code / "environments",
+                python=python,
+                build_seconds=self._config.build_seconds,
+                uv=self._config.uv,
+            ),
+            keep_seconds=self._config.keep_code_seconds,
+        )
+        self._code.get_ready()
+        if self._bundles is not None:
+            self._code.use(self._bundles)
         own_python = self._config.python is None
         package = installed_sdk()
         self._launcher = Launcher(
-            python=self._config.python or base_python(),
+            python=python,
             shim=compiled_shim(self._state_folder) if own_python else Path(process_shim.__file__),
             sdk_home=link_sdk(self._state_folder / "sdk", package) if package else None,
             cgroups=find_cgroups(self._stack_name()) if self._config.use_cgroups else Cgroups(),
@@ -300,7 +363,8 @@ class ProcessProvisioner(Provisioner):
                 return self._record(request.execution_id, None)
             if start.launched:
                 raise ProvisionerError(f"The worker's shim has failed: {_tail(folder.shim_log)}")
-            pid = self._ready().launch(request, folder, lock)
+            project = start.project or _open(request.docker_image)
+            pid = self._ready().launch(request, project, folder, lock)
         except OSError as error:
             raise ProvisionerError(f"The worker cannot be started: {error}") from error
         finally:
@@ -330,6 +394,11 @@ class ProcessProvisioner(Provisioner):
         if self._launcher is None:
             raise ProvisionerError("The process provisioner has not been started")
         return self._launcher
+
+    def _code_folders(self) -> BundleFolders:
+        if self._code is None:
+            raise ProvisionerError("The process provisioner has not been started")
+        return self._code
 
     @property
     def _workers(self) -> Path:
@@ -380,7 +449,15 @@ class _Start:
     """One call of `provision`."""
 
     loop: asyncio.AbstractEventLoop
+    project: Project | None
+    """The code bundle; None for a folder, or if there is nothing to start any more."""
     launched: bool = False
+
+
+def _open(docker_image: str) -> Project:
+    if digest_of(docker_image) is not None:
+        raise ProvisionerError("The worker's folder has just been deleted")
+    return open_project(docker_image)
 
 
 def _elsewhere(worker: WorkerRecord) -> str | None:

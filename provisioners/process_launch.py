@@ -17,7 +17,6 @@ from provisioners.process_program import (
     INHERITED_VARIABLES,
     Project,
     arguments_of,
-    open_project,
     path_variable,
 )
 
@@ -39,23 +38,24 @@ class Launcher:
     log_limit_bytes: int
     passed_environment: tuple[str, ...]
 
-    def check(self, docker_image: str) -> None:
+    def check(self, project: Project) -> None:
         """Make sure that there is a program to run.
 
         Raises:
             UnrecoverableProvisioningError: there is none; the text says why.
             ProvisionerError: it needs the SDK, which is not installed.
         """
-        self._arguments(open_project(docker_image))
+        self._arguments(project)
 
-    def launch(self, request: WorkerRequest, folder: WorkerFolder, lock: int) -> int:
+    def launch(
+        self, request: WorkerRequest, project: Project, folder: WorkerFolder, lock: int
+    ) -> int:
         """Start a shim in a session of its own and give its pid; it has the lock from here on.
 
         Raises:
             UnrecoverableProvisioningError, ProvisionerError: as `check`.
             OSError: a cgroup cannot be made, or the interpreter cannot be executed.
         """
-        project = open_project(request.docker_image)
         command = self._arguments(project)
         cgroups = self.cgroups.create(request.execution_id, request.resource_spec)
         options = [f"--log-limit={self.log_limit_bytes}"]

@@ -25,10 +25,8 @@ class Project:
     command: tuple[str, ...] | None
     """From control-plane.toml; None: a Python project for the SDK's runner."""
 
-    @property
-    def environment_folder(self) -> Path:
-        """The project's own virtual environment, which may not exist."""
-        return self.folder / ".venv"
+    environment_folder: Path
+    """The project's own virtual environment, which may not exist."""
 
 
 def open_project(docker_image: str) -> Project:
@@ -38,6 +36,15 @@ def open_project(docker_image: str) -> Project:
         UnrecoverableProvisioningError: no program can be found there; the text says why.
     """
     folder = _folder_of(docker_image)
+    return project_in(folder, environment_folder=folder / ".venv")
+
+
+def project_in(folder: Path, *, environment_folder: Path) -> Project:
+    """Check the code in a folder.
+
+    Raises:
+        UnrecoverableProvisioningError: no program can be found there; the text says why.
+    """
     try:
         names = {entry.name: entry for entry in folder.iterdir()}
     except FileNotFoundError:
@@ -53,7 +60,7 @@ def open_project(docker_image: str) -> Project:
     if command is None and not any(_is_python(entry) for entry in names.values()):
         message = f"The folder {folder} holds neither Python code nor a {_PROJECT_FILE}"
         raise UnrecoverableProvisioningError(message)
-    return Project(folder=folder, command=command)
+    return Project(folder=folder, command=command, environment_folder=environment_folder)
 
 
 def arguments_of(
@@ -129,8 +136,8 @@ def _folder_of(docker_image: str) -> Path:
         parts = urlsplit("")
     if parts.scheme != "file":
         raise UnrecoverableProvisioningError(
-            "The process provisioner runs code bundles, named as file:///absolute/folder; "
-            f"{docker_image!r} is not one"
+            "The process provisioner runs code: a bundle that was uploaded (bundle://...), or a "
+            f"folder on its machine (file:///absolute/folder). {docker_image!r} is neither"
         )
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
@@ -150,9 +157,10 @@ def _read_command(file: Path) -> tuple[str, ...] | None:
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror}"
         raise UnrecoverableProvisioningError(message) from None
-    unknown = sorted(set(content) - {"command"})
+    # `functions` is for `control-plane deploy`.
+    unknown = sorted(set(content) - {"command", "functions"})
     if unknown:
-        message = f"{file} has the unknown key {unknown[0]!r}; known is 'command'"
+        message = f"{file} has the unknown key {unknown[0]!r}; known are 'command' and 'functions'"
         raise UnrecoverableProvisioningError(message)
     if "command" not in content:
         return None

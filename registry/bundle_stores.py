@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,14 +65,16 @@ class PostgresPieces(PieceStore):
         async with self._registry.transaction() as session:
             await session.execute(insert(BundlePiece).on_conflict_do_nothing(), rows)
 
-    async def read(self, project_id: ProjectId, piece: str) -> bytes | None:
-        """Give the content of a piece; None if it is not stored."""
+    async def read(self, project_id: ProjectId, pieces: Collection[str]) -> dict[str, bytes]:
+        """Give the content of those of the pieces that are stored."""
+        wanted = literal(sorted(pieces), ARRAY(Text))
         async with self._registry.autocommit() as session:
-            return await session.scalar(
-                select(BundlePiece.content).where(
-                    BundlePiece.project_id == project_id, BundlePiece.sha256 == piece
+            rows = await session.execute(
+                select(BundlePiece.sha256, BundlePiece.content).where(
+                    BundlePiece.project_id == project_id, BundlePiece.sha256 == any_(wanted)
                 )
             )
+            return {row.sha256: row.content for row in rows}
 
     async def keep_only(self, project_id: ProjectId, pieces: Collection[str]) -> None:
         """Delete all pieces of a project but these."""
@@ -138,14 +141,15 @@ class FolderPieces(PieceStore):
 
         await asyncio.to_thread(write)
 
-    async def read(self, project_id: ProjectId, piece: str) -> bytes | None:
-        """Read a file; None if there is none."""
+    async def read(self, project_id: ProjectId, pieces: Collection[str]) -> dict[str, bytes]:
+        """Read those of the files that are there."""
 
-        def read() -> bytes | None:
-            try:
-                return self._path(project_id, piece).read_bytes()
-            except FileNotFoundError:
-                return None
+        def read() -> dict[str, bytes]:
+            contents = {}
+            for piece in pieces:
+                with suppress(FileNotFoundError):
+                    contents[piece] = self._path(project_id, piece).read_bytes()
+            return contents
 
         return await asyncio.to_thread(read)
 

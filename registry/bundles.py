@@ -276,8 +276,9 @@ class _Bundle(StoredBundle):
         self._project_id = project_id
         self._pieces = pieces
 
-    async def read(self, piece: str) -> bytes:
-        content = await self._pieces.read(self._project_id, piece)
-        if content is None:
-            raise BundleIsGoneError(f"The piece {piece} of a code bundle is not stored")
-        return content
+    async def read(self, pieces: Collection[str]) -> dict[str, bytes]:
+        contents = await self._pieces.read(self._project_id, pieces)
+        for piece in pieces:
+            if piece not in contents:
+                raise BundleIsGoneError(f"The piece {piece} of a code bundle is not stored")
+        return contents

@@ -15,9 +15,9 @@ PYTHON = Path("/usr/bin/python3")
 @pytest.mark.parametrize(
     ("image", "text"),
     [
-        ("registry.example/image:1", "named as file:///absolute/folder"),
-        ("", "named as file:///absolute/folder"),
-        ("file://[", "named as file:///absolute/folder"),
+        ("registry.example/image:1", "is neither"),
+        ("", "is neither"),
+        ("file://[", "is neither"),
         ("file://relative/folder", "must name an absolute folder"),
         ("file:relative", "must name an absolute folder"),
         ("file:///nul%00", "must name an absolute folder"),

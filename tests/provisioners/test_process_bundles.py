@@ -1,0 +1,406 @@
+"""Code bundles of the process provisioner: folders, environments, and their removal."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.bundles import BundleIsGoneError, Manifest, StoredBundle
+from core.ids import VersionId
+from provisioners.base import (
+    Provisioner,
+    ProvisionerError,
+    UnrecoverableProvisioningError,
+)
+from provisioners.process import ProcessProvisioner
+from provisioners.process_environments import dependencies_of
+from tests.bundles import contents_of, manifest_of
+from tests.provisioners.conformance import wait_for_end
+from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+
+
+class Bundles:
+    """Bundles in memory."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, tuple[Manifest, dict[str, bytes]]] = {}
+        self.opened: list[str] = []
+
+    def add(self, files: Mapping[str, bytes], *, executable: Collection[str] = ()) -> str:
+        """Returns the image."""
+        manifest = manifest_of(files, executable=executable)
+        self.stored[manifest.digest] = (manifest, contents_of(files))
+        return f"bundle://{manifest.digest}"
+
+    async def open(self, version_id: VersionId, digest: str) -> StoredBundle:
+        del version_id
+        self.opened.append(digest)
+        if digest not in self.stored:
+            raise BundleIsGoneError("gone")
+        return _Stored(*self.stored[digest])
+
+
+class _Stored(StoredBundle):
+    def __init__(self, manifest: Manifest, contents: dict[str, bytes]) -> None:
+        super().__init__(manifest)
+        self._contents = contents
+
+    async def read(self, pieces: Collection[str]) -> dict[str, bytes]:
+        return {piece: self._contents[piece] for piece in pieces}
+
+
+@pytest.fixture
+def bundles() -> Bundles:
+    return Bundles()
+
+
+@pytest.fixture
+async def backend(tmp_path: Path, bundles: Bundles) -> AsyncIterator[ProcessBackend]:
+    backend = ProcessBackend(tmp_path)
+    backend.provisioner.use_bundles(bundles)
+    await backend.provisioner.start(DEPLOYMENT)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+def code(backend: ProcessBackend) -> Path:
+    return backend.config.state_folder / DEPLOYMENT / "code"
+
+
+async def another(
+    backend: ProcessBackend, bundles: Bundles, **changes: object
+) -> ProcessProvisioner:
+    config = replace(backend.config, **changes)  # type: ignore[arg-type] # names are the caller's
+    provisioner = ProcessProvisioner(config)
+    provisioner.use_bundles(bundles)
+    await provisioner.start(DEPLOYMENT)
+    return provisioner
+
+
+def files_of(code: Path, image: str) -> Path:
+    return code / "bundles" / image.removeprefix("bundle://") / "files"
+
+
+async def output_of(backend: ProcessBackend, image: str) -> str:
+    """Runs a worker; returns what it printed."""
+    request = backend.request_for(image)
+    worker = await backend.provisioner.provision(request)
+    await wait_for_end(backend.provisioner, worker)
+    page = await backend.provisioner.read_logs(worker, offset="", ended=True)
+    return "\n".join(page.lines)
+
+
+def make_old(code: Path) -> None:
+    for mark in code.rglob("used"):
+        os.utime(mark, (0, 0))
+
+
+def make_wheel(name: str, value: int) -> bytes:
+    """A package with one module that has one `value`."""
+    folder = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": f"value = {value}\n",
+        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{folder}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = f"{folder}/RECORD,,\n"
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+        record += f"{path},sha256={digest.decode().rstrip('=')},{len(text)}\n"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        for path, text in {**files, f"{folder}/RECORD": record}.items():
+            wheel.writestr(zipfile.ZipInfo(path), text)
+    return content.getvalue()
+
+
+WHEEL = "vendor/tiny-1.0-py3-none-any.whl"
+COMMAND = 'command = ["sh", "-c", "exec python $CONTROL_PLANE_PROJECT_FOLDER/program.py"]'
+PROGRAM = {"control-plane.toml": COMMAND.encode()}
+PRINTS_TINY = {**PROGRAM, "program.py": b"import tiny; print(tiny.value)"}
+TINY = make_wheel("tiny", 42)
+DEPENDS_ON_TINY = {
+    **PRINTS_TINY,
+    WHEEL: TINY,
+    "requirements.txt": f"# ours\n./{WHEEL}\n".encode(),
+}
+
+
+async def test_a_bundle_becomes_a_folder_of_read_only_files(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    large = os.urandom(5 * 2**20 + 7)
+    files = {
+        "control-plane.toml": b'command = ["./run.sh"]',
+        "run.sh": b'#!/bin/sh\ncd "$CONTROL_PLANE_PROJECT_FOLDER" && wc -c < data/large\n',
+        "data/large": large,
+        "data/empty": b"",
+        "package/module.py": b"x = 1\n",
+        "package/broken.py": b"def\n",
+    }
+    image = bundles.add(files, executable=["run.sh"])
+    await backend.provisioner.prepare(backend.function_for(image))
+    folder = files_of(code, image)
+    for path, content in files.items():
+        assert (folder / path).read_bytes() == content
+        mode = (folder / path).stat().st_mode & 0o777
+        assert mode == (0o555 if path == "run.sh" else 0o444), path
+    assert folder.stat().st_mode & 0o777 == 0o555
+    assert [path.stem.partition(".")[0] for path in folder.rglob("*.pyc")] == ["module"]
+    assert await output_of(backend, image) == str(len(large))
+
+
+async def test_it_is_fetched_once_also_for_many_functions_and_two_temporal_workers(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    other = await another(backend, bundles)
+    image = bundles.add(DEPENDS_ON_TINY)
+    function = backend.function_for(image)
+    try:
+        await asyncio.gather(
+            *(backend.provisioner.prepare(function) for _ in range(5)),
+            *(other.prepare(function) for _ in range(5)),
+        )
+    finally:
+        await other.close()
+    assert 1 <= len(bundles.opened) <= 2
+    assert [path.name for path in (code / "bundles").iterdir()] == [image[len("bundle://") :]]
+    assert len(list((code / "environments").glob("*/used"))) == 1
+    assert await output_of(backend, image) == "42"
+
+
+async def test_what_was_removed_is_made_again_for_the_next_worker(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add(DEPENDS_ON_TINY)
+    await backend.provisioner.prepare(backend.function_for(image))
+    for folder in ("bundles", "environments"):
+        for entry in (code / folder).iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+    assert await output_of(backend, image) == "42"
+
+
+async def test_a_worker_that_has_run_is_adopted_without_its_bundle(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add({**PROGRAM, "program.py": b""})
+    request = backend.request_for(image)
+    first = await backend.provisioner.provision(request)
+    await wait_for_end(backend.provisioner, first)
+    bundles.stored.clear()
+    for entry in (code / "bundles").iterdir():
+        shutil.rmtree(entry)
+    assert await backend.provisioner.provision(request) == first
+
+
+async def test_a_bundle_that_is_gone_or_holds_no_program_fails_for_good(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    for image, text in (
+        (f"bundle://{'0' * 64}", "gone"),
+        ("bundle://../../etc", "bundle://../../etc does not name a code bundle"),
+        (bundles.add({"data": b""}), "holds neither Python code nor a control-plane.toml"),
+        (bundles.add({"control-plane.toml": b"x"}), "cannot be parsed"),
+    ):
+        with pytest.raises(UnrecoverableProvisioningError, match=text):
+            await backend.provisioner.prepare(backend.function_for(image))
+
+
+async def test_a_damaged_piece_is_noticed(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add({**PROGRAM, "program.py": b"print('good')"})
+    _, contents = bundles.stored[image.removeprefix("bundle://")]
+    (piece,) = contents_of({"": b"print('good')"})
+    contents[piece] = b"print('evil')"
+    with pytest.raises(
+        UnrecoverableProvisioningError, match=f"The stored piece {piece} is damaged"
+    ):
+        await backend.provisioner.prepare(backend.function_for(image))
+    assert list((code / "bundles").iterdir()) == []
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+async def test_dependencies_are_installed_once_for_each_list(
+    backend: ProcessBackend, bundles: Bundles, code: Path, installer: str
+) -> None:
+    """Dependencies are in the worker's environment, and the same list has the same one."""
+    changes = {} if installer == "uv" else {"uv": None}
+    provisioner: Provisioner = await another(backend, bundles, **changes)
+    # No package of that name is looked for: the SDK is left out.
+    sdk_only = {"requirements.txt": b"control_plane.SDK>=9\n", **PROGRAM, "program.py": b""}
+    pyproject = f"""
+[project]
+name = "shop"
+version = "1"
+dependencies = ["tiny @ file://{backend.folder}/{WHEEL}", "control-plane-sdk"]
+"""
+    (backend.folder / "vendor").mkdir()
+    (backend.folder / WHEEL).write_bytes(make_wheel("tiny", 7))
+    try:
+        for files in (
+            DEPENDS_ON_TINY,
+            sdk_only,
+            {**PRINTS_TINY, "pyproject.toml": pyproject.encode()},
+        ):
+            await provisioner.prepare(backend.function_for(bundles.add(files)))
+    finally:
+        await provisioner.close()
+    assert len(list((code / "environments").glob("*/used"))) == 2
+    outputs = [
+        await output_of(backend, bundles.add(files))
+        for files in (DEPENDS_ON_TINY, {**PRINTS_TINY, "pyproject.toml": pyproject.encode()})
+    ]
+    assert outputs == ["42", "7"]
+
+
+async def test_what_cannot_be_installed_fails_for_good_with_the_reason(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    image = bundles.add({**PRINTS_TINY, "requirements.txt": b"./vendor/none-1.0-py3-none-any.whl"})
+    with pytest.raises(UnrecoverableProvisioningError) as caught:
+        await backend.provisioner.prepare(backend.function_for(image))
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith("The dependencies in requirements.txt cannot be installed: error: ")
+    assert any("none-1.0-py3-none-any.whl" in line for line in [first, *rest])
+    assert len(str(caught.value)) < 2000
+    # Another function of the version is told the same, at once.
+    with pytest.raises(UnrecoverableProvisioningError) as again:
+        await backend.provisioner.prepare(backend.function_for(image))
+    assert str(again.value) == str(caught.value)
+
+
+async def test_an_index_that_does_not_answer_is_tried_again(
+    backend: ProcessBackend, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_INDEX_URL", "http://user:hunter2@127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    image = bundles.add({**PRINTS_TINY, "requirements.txt": b"no-such-package-of-ours==1.0"})
+    with pytest.raises(ProvisionerError) as caught:
+        await backend.provisioner.prepare(backend.function_for(image))
+    assert not isinstance(caught.value, UnrecoverableProvisioningError)
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_an_installation_that_takes_too_long_is_ended(
+    backend: ProcessBackend, bundles: Bundles, tmp_path: Path
+) -> None:
+    stuck = tmp_path / "uv"
+    stuck.write_text("#!/bin/sh\necho still busy\nsleep 60 &\nwait\n")
+    stuck.chmod(0o755)
+    provisioner = await another(backend, bundles, uv=stuck, build_seconds=1)
+    try:
+        with pytest.raises(UnrecoverableProvisioningError) as caught:
+            await provisioner.prepare(backend.function_for(bundles.add(DEPENDS_ON_TINY)))
+    finally:
+        await provisioner.close()
+    assert str(caught.value) == (
+        "The dependencies in requirements.txt were not installed within 1 seconds\nstill busy"
+    )
+
+
+async def test_installers_see_no_secret_of_the_server(
+    backend: ProcessBackend, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTROL_PLANE_API_KEY", "hunter2")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "hunter2")
+    spy = tmp_path / "uv"
+    spy.write_text(f"#!/bin/sh\nenv >> {tmp_path}/seen\nexit 1\n")
+    spy.chmod(0o755)
+    provisioner = await another(backend, bundles, uv=spy)
+    try:
+        with pytest.raises(UnrecoverableProvisioningError):
+            await provisioner.prepare(backend.function_for(bundles.add(DEPENDS_ON_TINY)))
+    finally:
+        await provisioner.close()
+    seen = (tmp_path / "seen").read_text()
+    assert "PATH=" in seen
+    assert "hunter2" not in seen
+
+
+async def test_what_is_not_used_for_long_is_removed_at_the_next_start(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    old, used = bundles.add(DEPENDS_ON_TINY), bundles.add({**PROGRAM, "program.py": b""})
+    for image in (old, used):
+        await backend.provisioner.prepare(backend.function_for(image))
+    make_old(code)
+    await output_of(backend, used)
+    await (await another(backend, bundles)).close()
+    assert [path.name for path in (code / "bundles").iterdir()] == [used[len("bundle://") :]]
+    assert list((code / "environments").glob("*/")) == []
+    assert await output_of(backend, old) == "42"
+
+
+async def test_a_lock_of_uv_is_installed_as_it_stands(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    project = f"""
+[project]
+name = "shop"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["tiny"]
+
+[tool.uv.sources]
+tiny = {{ path = "{WHEEL}" }}
+"""
+    digest = hashlib.sha256(TINY).hexdigest()
+    lock = f"""
+version = 1
+revision = 3
+requires-python = ">=3.11"
+
+[[package]]
+name = "shop"
+version = "1"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "tiny" }}]
+
+[package.metadata]
+requires-dist = [{{ name = "tiny", path = "{WHEEL}" }}]
+
+[[package]]
+name = "tiny"
+version = "1.0"
+source = {{ path = "{WHEEL}" }}
+wheels = [
+    {{ filename = "tiny-1.0-py3-none-any.whl", hash = "sha256:{digest}" }},
+]
+"""
+    files = {WHEEL: TINY, "pyproject.toml": project.encode(), "uv.lock": lock.encode()}
+    assert await output_of(backend, bundles.add({**PRINTS_TINY, **files})) == "42"
+    wrong = lock.replace(digest, "0" * 64).encode()
+    image = bundles.add({**PRINTS_TINY, **files, "uv.lock": wrong})
+    with pytest.raises(UnrecoverableProvisioningError, match=r"uv\.lock cannot be installed"):
+        await backend.provisioner.prepare(backend.function_for(image))
+
+
+def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
+    tmp_path: Path,
+) -> None:
+    requirements = tmp_path / "requirements.txt"
+
+    def digest(text: str, bundle: str) -> str | None:
+        requirements.write_text(text)
+        found = dependencies_of(tmp_path, bundle)
+        return None if found is None else found.digest
+
+    plain = "httpx[http2]>=0.27 ; python_version > '3' \\\n  --hash=sha256:aa # why\n"
+    assert digest(plain, "one") == digest(f"# moved\n\n{plain}", "other") is not None
+    assert digest(plain, "one") != digest("httpx>=0.28", "one")
+    for line in ("-r more.txt", "./vendor/x", "x @ file:///x", "-e .", "vendor/x.whl"):
+        assert digest(line, "one") != digest(line, "other")
+    assert digest("# nothing\n\n", "one") is None
+    assert digest("control-plane-sdk[x]\n", "one") is None
