@@ -1,0 +1,224 @@
+"""Deploys a project folder: finds its functions, uploads its code, registers a version, waits."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from control_plane.bundle import Bundle, make_bundle
+from control_plane.deploy_http import DeploymentApi, RefusedError
+from control_plane.discovery import Spec, discover
+
+Stage = Literal["find", "bundle", "upload", "register", "prepare"]
+
+Report = Callable[[Stage, str], None]
+"""Gets what is being done; each call replaces what was said of the stage before."""
+
+_UPLOAD_BYTES: Final = 3_500_000
+"""Of pieces in one request, which may have 4 MiB."""
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+
+
+class DeploymentError(Exception):
+    """A deployment that has come to nothing; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionState:
+    """How far a function is."""
+
+    name: str
+    status: Literal["PENDING", "READY", "FAILED"]
+    error: str | None
+    """Why it has failed, or what is in its way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A version that was registered."""
+
+    project: str
+    version_id: str
+    image: str
+    functions: tuple[FunctionState, ...]
+    uploaded_bytes: int
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all functions are."""
+        return all(function.status == "READY" for function in self.functions)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will change any more."""
+        return all(function.status != "PENDING" for function in self.functions)
+
+
+def deploy(
+    api: DeploymentApi,
+    folder: Path,
+    *,
+    project: str,
+    image: str | None = None,
+    modules: Sequence[str] = (),
+    python: Path | None = None,
+    wait_seconds: float = 1800,
+    report: Report = lambda _stage, _text: None,
+) -> Deployment:
+    """Deploy a folder. Doing it again uploads only what has changed.
+
+    Args:
+        api: the server.
+        folder: the project's folder.
+        project: its name; the project is created if need be.
+        image: a container image that holds the code, instead of uploading it.
+        modules: where to look for functions (`discovery.discover`).
+        python: the interpreter to look for them with.
+        wait_seconds: how long to wait until the functions are prepared.
+        report: gets what is being done.
+
+    Returns:
+        The version. Its functions are READY or FAILED, or still PENDING when the time was up.
+
+    Raises:
+        DiscoveryError: the functions cannot be found.
+        BundleError: the folder cannot be bundled.
+        RefusedError: the server has refused a request, or does not answer.
+        DeploymentError: the server cannot take this bundle.
+    """
+    report("find", "")
+    found = discover(folder, modules=modules, python=python)
+    names = [spec["function_name"] for spec in found.functions]
+    report("find", f"{len(names)} function{'s' * (len(names) != 1)}: {', '.join(names)}")
+    uploaded = 0
+    if image is None:
+        report("bundle", "")
+        bundle = make_bundle(folder)
+        report("bundle", f"{len(bundle.files)} files, {size_text(bundle.size)}")
+    create_project(api, project)
+    if image is None:
+        uploaded = upload(api, bundle, project=project, report=report)
+        image = bundle.image
+    report("register", "")
+    version = _register(api, project, image=image, functions=found.functions)
+    report("register", str(version["version_id"]))
+    version = _wait(api, project, version, seconds=wait_seconds, report=report)
+    return Deployment(
+        project=project,
+        version_id=version["version_id"],
+        image=image,
+        functions=tuple(_states_of(version)),
+        uploaded_bytes=uploaded,
+    )
+
+
+def create_project(api: DeploymentApi, project: str) -> None:
+    """Create a project; fine if it is there.
+
+    Raises:
+        RefusedError: the name is wrong.
+    """
+    try:
+        api.request("PUT", "projects", project)
+    except RefusedError as error:
+        if error.status != 409:
+            raise
+
+
+def upload(
+    api: DeploymentApi, bundle: Bundle, *, project: str, report: Report = lambda _stage, _text: None
+) -> int:
+    """Upload what the server does not have of a bundle; returns how many bytes that was.
+
+    Raises:
+        BundleError: a file has changed meanwhile.
+        RefusedError: the server has refused a request.
+        DeploymentError: the server reads the bundle otherwise than this SDK.
+    """
+    report("upload", "")
+    announced = api.request("POST", "projects", project, "bundles", json=bundle.manifest)
+    if announced["digest"] != bundle.digest:
+        raise DeploymentError(
+            "The server gives the code bundle another digest: SDK and server do not fit together"
+        )
+    missing = set(announced["missing_pieces"])
+    sent = 0
+    batch: list[bytes] = []
+
+    def flush() -> None:
+        if batch:
+            api.request(
+                *("POST", "projects", project, "bundles", bundle.digest, "pieces"),
+                content=b"".join(batch),
+            )
+            batch.clear()
+            report("upload", size_text(sent))
+
+    pending = 0
+    for piece, content in bundle.read(missing):
+        if pending + len(content) > _UPLOAD_BYTES:
+            flush()
+            pending = 0
+        batch.append(b"%s %d\n%s" % (piece.encode(), len(content), content))
+        pending += len(content) + 80
+        sent += len(content)
+    flush()
+    if not missing:
+        report("upload", "nothing has changed")
+    return sent
+
+
+def _register(
+    api: DeploymentApi, project: str, *, image: str, functions: Sequence[Spec]
+) -> dict[str, Any]:
+    version: dict[str, Any] = api.request(
+        *("POST", "projects", project, "versions"),
+        json={"default_docker_image": image, "functions": functions},
+    )
+    return version
+
+
+def _wait(
+    api: DeploymentApi,
+    project: str,
+    version: dict[str, Any],
+    *,
+    seconds: float,
+    report: Report,
+) -> dict[str, Any]:
+    end = time.monotonic() + seconds
+    pause = _FIRST_PAUSE
+    while True:
+        states = _states_of(version)
+        ready = sum(state.status == "READY" for state in states)
+        text = f"{ready} of {len(states)} functions ready"
+        waiting = [state for state in states if state.status == "PENDING"]
+        trouble = next((state.error for state in waiting if state.error), None)
+        report("prepare", text if trouble is None else f"{text}; {trouble}")
+        if not waiting or time.monotonic() >= end:
+            return version
+        time.sleep(pause)
+        pause = min(pause * 1.3, _LONGEST_PAUSE)
+        version = api.request("GET", "projects", project, "versions", version["version_id"])
+
+
+def _states_of(version: dict[str, Any]) -> list[FunctionState]:
+    return [
+        FunctionState(
+            name=function["function_name"],
+            status=function["preparation"]["status"],
+            error=function["preparation"]["error"],
+        )
+        for function in version["functions"]
+    ]
+
+
+def size_text(size: int) -> str:
+    """Give a number of bytes for people."""
+    if size < 1024:
+        return f"{size} bytes"
+    if size < 2**20:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,207 @@
+"""The command `control-plane deploy`. Heavy imports are inside, so that `--help` is quick."""
+
+# ruff: noqa: PLC0415 - quick --help
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from control_plane.deploy import Deployment, Report, Stage
+
+_TITLES = {
+    "find": "Functions",
+    "bundle": "Code",
+    "upload": "Uploaded",
+    "register": "Version",
+    "prepare": "Prepared",
+}
+
+
+@click.command()
+@click.argument(
+    "folder",
+    metavar="[DIR]",
+    default=".",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--project", required=True, metavar="NAME", help="The project; created if need be.")
+@click.option(
+    "--image", metavar="REF", help="A container image that holds the code: nothing is uploaded."
+)
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="NAME",
+    help="A module to look for functions in; main by default. May be repeated.",
+)
+@click.option(
+    "--python",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Interpreter to import the project with; by default that of its .venv, else this one.",
+)
+@click.option(
+    "--wait",
+    "wait_seconds",
+    default=1800.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="How long to wait until the functions are ready.",
+)
+@click.option(
+    "--url",
+    envvar="CONTROL_PLANE_API_URL",
+    default="http://127.0.0.1:5000",
+    show_default=True,
+    help="Address of the server.",
+)
+@click.option(
+    "--key",
+    envvar="CONTROL_PLANE_API_KEY",
+    metavar="KEY",
+    help="The API key; better in CONTROL_PLANE_API_KEY, since others see arguments.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def deploy(
+    *,
+    folder: Path,
+    project: str,
+    image: str | None,
+    modules: tuple[str, ...],
+    python: Path | None,
+    wait_seconds: float,
+    url: str,
+    key: str | None,
+    as_json: bool,
+) -> None:
+    """Upload the code in DIR, register a version of its functions, wait until they are ready.
+
+    Only what has changed is uploaded. What .gitignore and .controlplaneignore name is left out.
+
+    Ends with 0 if all functions are ready, with 1 if not, with 2 if it was called wrongly.
+    """
+    from control_plane import deploy as deployment
+    from control_plane.bundle import BundleError
+    from control_plane.deploy_http import DeploymentApi, RefusedError
+    from control_plane.discovery import DiscoveryError
+
+    if not key:
+        raise click.UsageError("There is no API key: set CONTROL_PLANE_API_KEY")
+    began = time.monotonic()
+    try:
+        with DeploymentApi(url, key) as api, _progress(quiet=as_json) as report:
+            deployed = deployment.deploy(
+                api,
+                folder,
+                project=project,
+                image=image,
+                modules=modules,
+                python=python,
+                wait_seconds=wait_seconds,
+                report=report,
+            )
+    except (BundleError, DiscoveryError, RefusedError, deployment.DeploymentError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(_as_json(deployed)))
+    else:
+        _print(deployed, seconds=time.monotonic() - began)
+    if not deployed.is_ready:
+        sys.exit(1)
+
+
+def _as_json(deployed: "Deployment") -> dict[str, object]:
+    return {
+        "project_name": deployed.project,
+        "version_id": deployed.version_id,
+        "image": deployed.image,
+        "uploaded_bytes": deployed.uploaded_bytes,
+        "ready": deployed.is_ready,
+        "functions": [
+            {"function_name": function.name, "status": function.status, "error": function.error}
+            for function in deployed.functions
+        ],
+    }
+
+
+def _print(deployed: "Deployment", *, seconds: float) -> None:
+    width = max((len(function.name) for function in deployed.functions), default=0)
+    colours = {"READY": "green", "FAILED": "red", "PENDING": "yellow"}
+    for function in deployed.functions:
+        status = click.style(function.status, fg=colours[function.status])
+        click.echo(f"  {function.name:<{width}}  {status}")
+    # All functions of a bundle fail for the same reason, as a rule.
+    for error in dict.fromkeys(function.error for function in deployed.functions):
+        if error is not None:
+            click.echo(error, err=True)
+    if deployed.is_ready:
+        click.echo(f"Deployed {deployed.project} {deployed.version_id} in {seconds:.1f} s")
+    elif deployed.is_over:
+        click.echo("Error: not all functions can be prepared", err=True)
+    else:
+        click.echo("Error: not all functions are ready yet; the server goes on", err=True)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> "Iterator[Report]":
+    if quiet:
+        yield lambda _stage, _text: None
+        return
+    lines = _Lines(show=lambda _line: None, keep=click.echo)
+    with ExitStack() as stack:
+        if sys.stdout.isatty():
+            # Comes with the server; without it there are plain lines.
+            with suppress(ImportError):
+                from rich.console import Console
+
+                console = Console(highlight=False)
+                status = stack.enter_context(console.status(""))
+                lines = _Lines(
+                    show=lambda line: status.update(f"[dim]{_escaped(line)}[/]"),
+                    keep=lambda line: console.print(line, markup=False, soft_wrap=True),
+                )
+        try:
+            yield lines.report
+        finally:
+            lines.end()
+
+
+class _Lines:
+    """Makes a line of each stage, and keeps the last one of each."""
+
+    def __init__(self, *, show: "_Sink", keep: "_Sink") -> None:
+        self._show = show
+        self._keep = keep
+        self._stage: Stage | None = None
+        self._line = ""
+
+    def report(self, stage: "Stage", text: str) -> None:
+        """Show what is being done."""
+        if stage != self._stage:
+            self.end()
+        self._stage = stage
+        self._line = f"{_TITLES[stage]:<9} {text}"
+        self._show(self._line)
+
+    def end(self) -> None:
+        """Keep the line of the last stage."""
+        if self._stage is not None:
+            self._keep(self._line)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Sink = Callable[[str], object]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

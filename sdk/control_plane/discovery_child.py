@@ -1,0 +1,88 @@
+"""Imports a project's modules and writes down which functions they decorate.
+
+A program for `control_plane.discovery`, run by the project's own interpreter:
+`discovery_child.py ANSWER_FILE FOLDER MODULE...`. The standard library only.
+"""
+
+import json
+import os
+import sys
+import traceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+_DEFAULT_MODULE = "main"
+
+
+class _ModuleIsMissingError(Exception):
+    """The project has no module of this name."""
+
+
+def _main() -> None:
+    answer_file, folder, *modules = sys.argv[1:]
+    own_folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - as the runner
+    sys.path[:] = [entry for entry in sys.path if entry != own_folder]
+    sys.path.insert(0, folder)
+    # Last: an interpreter that has the SDK installed uses its own.
+    sys.path.append(os.path.dirname(own_folder))  # noqa: PTH120 - as the runner
+    sys.argv = [folder]
+    try:
+        answer: dict[str, Any] = {"functions": _functions(modules)}
+    except _ModuleIsMissingError as error:
+        answer = {"error": f"There is no module {str(error)!r} in {folder}"}
+    except BaseException as error:  # noqa: BLE001 - SystemExit at import, too, is a failure
+        answer = {"error": _explain(error, folder)}
+    with open(answer_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - no pathlib here
+        json.dump(answer, file)
+
+
+def _functions(modules: "list[str]") -> "list[dict[str, Any]]":
+    found: dict[int, dict[str, Any]] = {}
+    for name in modules:
+        # The built-in leaves the import system's own frames out of tracebacks.
+        try:
+            __import__(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                raise _ModuleIsMissingError(name) from None
+            raise
+        for attribute, value in _decorated(sys.modules[name]):
+            full_name = attribute if name == _DEFAULT_MODULE else f"{name}:{attribute}"
+            found.setdefault(id(value), {**value.spec, "function_name": full_name})
+    return list(found.values())
+
+
+def _decorated(module: "ModuleType") -> "list[tuple[str, Any]]":
+    values = [
+        (attribute, value)
+        for attribute, value in vars(module).items()
+        if type(value).__module__.startswith("control_plane.")
+        and isinstance(getattr(value, "spec", None), dict)
+    ]
+    # A function with two names is called by its own.
+    return sorted(values, key=lambda item: item[0] != getattr(item[1], "__name__", None))
+
+
+def _explain(error: BaseException, folder: str) -> str:
+    described = traceback.TracebackException.from_exception(error)
+    chain: traceback.TracebackException | None = described
+    while chain is not None:
+        # Ours, and those of libraries, say nothing about the user's mistake.
+        own = [frame for frame in chain.stack if frame.filename.startswith(folder + os.sep)]
+        chain.stack = traceback.StackSummary.from_list(own)
+        chain = chain.__cause__ or chain.__context__
+    text = "".join(described.format()).rstrip()
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = (
+            f"\n{error.name!r} is not installed for {sys.executable}. Install what the project "
+            "depends on there, or name another interpreter with --python"
+        )
+    return f"The project cannot be imported:\n{text}{hint}"
+
+
+if __name__ == "__main__":
+    _main()
