@@ -156,18 +156,21 @@ class BundleFolders:
 
     def _raise_earlier_failure(self, digest: str) -> None:
         failure = self._failures.get(digest)
-        if failure is None:
-            return
-        if time.monotonic() - failure.at < _REMEMBERED_SECONDS:
+        if failure is not None and time.monotonic() - failure.at < _REMEMBERED_SECONDS:
             raise UnrecoverableProvisioningError(failure.text)
-        del self._failures[digest]
 
     def _is_done(self, digest: str, task: asyncio.Task[None]) -> None:
         self._under_way.pop(digest, None)
         # Asking for it also keeps asyncio from complaining when nobody waits any more.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, UnrecoverableProvisioningError):
-            self._failures[digest] = _Failure(at=time.monotonic(), text=str(error))
+            now = time.monotonic()
+            self._failures = {
+                other: failure
+                for other, failure in self._failures.items()
+                if now - failure.at < _REMEMBERED_SECONDS
+            }
+            self._failures[digest] = _Failure(at=now, text=str(error))
 
     async def _make(self, version_id: VersionId, digest: str) -> None:
         try:

@@ -61,12 +61,15 @@ def discover(
     Raises:
         DiscoveryError: there are none, or a file cannot be read or imported.
     """
+    # The import takes place in that folder. Links stay: they are what makes a virtual environment.
+    folder = folder.absolute()
     declared = _declared(folder)
     if declared is not None:
         return Discovered(functions=declared)
     names = list(modules) or _configured_modules(folder) or ["main"]
     own = folder / ".venv" / "bin" / "python"
-    program = python or (own if own.exists() else Path(sys.executable))
+    chosen = python or (own if own.exists() else Path(sys.executable))
+    program = chosen.absolute()
     found = _import(folder, names, program)
     if not found.functions:
         raise DiscoveryError(
@@ -135,7 +138,7 @@ def _import(folder: Path, modules: Sequence[str], python: Path) -> Discovered:
         try:
             ended = subprocess.run(
                 # -B: a project's folder is left as it is.
-                [str(python), "-B", str(child), str(answer_file), str(folder.resolve()), *modules],
+                [str(python), "-B", str(child), str(answer_file), str(folder), *modules],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
