@@ -14,6 +14,8 @@ from tests.bundles import manifest_of
 
 FILES = {
     "main.py": b"def run(): ...\n",
+    # Sorts before what is in the folder, whose name sorts before it.
+    "package.py": b"",
     "package/module.py": b"x = 1\n",
     "package/data.bin": bytes(range(256)) * 4096 + b"rest",
     "empty": b"",
@@ -44,7 +46,7 @@ def test_two_machines_give_the_same_digest(tmp_path: Path) -> None:
     # As the server computes it, and as it was when this test was written.
     assert make_bundle(here).digest == manifest_of(FILES).digest
     assert make_bundle(here).digest == (
-        "4aa4406e970d44a4ac144b3acc37dc15d14aaa1e0d7e4e982ad2fc3aada83cb6"
+        "8f827833ed7e4ab1f248ccc613b550dc5a5b18a76c748a99a1756f15ca9f1b96"
     )
     assert PIECE_BYTES == SERVERS_PIECE_BYTES
 
