@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import fcntl
 import hashlib
 import io
 import os
@@ -21,10 +22,11 @@ from provisioners.base import (
     UnrecoverableProvisioningError,
 )
 from provisioners.process import ProcessProvisioner
-from provisioners.process_environments import dependencies_of
+from provisioners.process_environments import dependencies_of, find_uv
 from tests.bundles import contents_of, manifest_of
+from tests.harness import eventually_true
 from tests.provisioners.conformance import wait_for_end
-from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids
 
 
 class Bundles:
@@ -308,6 +310,95 @@ async def test_an_installation_that_takes_too_long_is_ended(
     assert str(caught.value) == (
         "The dependencies in requirements.txt were not installed within 1 seconds\nstill busy"
     )
+
+
+def the_one(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def waiting_uv(folder: Path) -> Path:
+    """An installer that waits for the file `go`, and notes that it was started."""
+    program = folder / "uv"
+    program.write_text(
+        f"""#!/bin/sh
+echo $$ >> {folder}/started
+until [ -e {folder}/go ]; do sleep 0.02; done
+exec {find_uv()} "$@"
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def test_a_preparation_that_is_cancelled_goes_on_for_the_next_one(
+    backend: ProcessBackend, bundles: Bundles, tmp_path: Path
+) -> None:
+    provisioner = await another(backend, bundles, uv=waiting_uv(tmp_path))
+    function = backend.function_for(bundles.add(DEPENDS_ON_TINY))
+    try:
+        first = asyncio.create_task(provisioner.prepare(function))
+        await eventually_true(lambda: len(lines_of(tmp_path / "started")) == 1)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(provisioner.prepare(function))
+        (tmp_path / "go").touch()
+        await second
+    finally:
+        await provisioner.close()
+    assert len(bundles.opened) == 1
+    # `uv venv` and `uv pip install`, once each.
+    assert len(lines_of(tmp_path / "started")) == 2
+
+
+async def test_what_a_stopped_temporal_worker_has_begun_is_begun_anew(
+    backend: ProcessBackend, bundles: Bundles, code: Path, tmp_path: Path
+) -> None:
+    provisioner = await another(backend, bundles, uv=waiting_uv(tmp_path))
+    image = bundles.add(DEPENDS_ON_TINY)
+    task = asyncio.create_task(provisioner.prepare(backend.function_for(image)))
+    await eventually_true(lambda: len(lines_of(tmp_path / "started")) == 1)
+    (pid,) = map(int, lines_of(tmp_path / "started"))
+    assert pid in process_ids()
+    await provisioner.close()
+    await asyncio.gather(task, return_exceptions=True)
+    assert pid not in process_ids()
+    half = the_one(code, "environments/*/")
+    (half / "venv").mkdir()
+    assert await output_of(backend, image) == "42"
+
+
+async def test_installing_waits_for_the_end_of_another_ones_installer(
+    backend: ProcessBackend, bundles: Bundles, code: Path, tmp_path: Path
+) -> None:
+    """As after a kill -9 of a Temporal worker, whose installer goes on with the lock."""
+    image = bundles.add(DEPENDS_ON_TINY)
+    await backend.provisioner.prepare(backend.function_for(image))
+    mark = the_one(code, "environments/*/used")
+    mark.unlink()
+    lock = the_one(code, "environments/*.lock")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        installer = await asyncio.create_subprocess_exec("cat", stdin=-1, pass_fds=[held.fileno()])
+    (tmp_path / "go").touch()
+    provisioner = await another(backend, bundles, uv=waiting_uv(tmp_path))
+    try:
+        task = asyncio.create_task(provisioner.prepare(backend.function_for(image)))
+        # Long enough to begin if it would not wait.
+        await asyncio.sleep(0.5)
+        assert lines_of(tmp_path / "started") == []
+        assert installer.stdin is not None
+        installer.stdin.close()
+        await installer.wait()
+        await task
+    finally:
+        await provisioner.close()
+    assert len(lines_of(tmp_path / "started")) == 2
 
 
 async def test_installers_see_no_secret_of_the_server(
