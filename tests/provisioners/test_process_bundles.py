@@ -17,7 +17,6 @@ import pytest
 from core.bundles import BundleIsGoneError, Manifest, StoredBundle
 from core.ids import VersionId
 from provisioners.base import (
-    Provisioner,
     ProvisionerError,
     UnrecoverableProvisioningError,
 )
@@ -232,38 +231,47 @@ async def test_a_damaged_piece_is_noticed(
     assert list((code / "bundles").iterdir()) == []
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-async def test_dependencies_are_installed_once_for_each_list(
-    backend: ProcessBackend, bundles: Bundles, code: Path, installer: str
+async def test_dependencies_of_each_sort_of_file_are_installed(
+    backend: ProcessBackend, bundles: Bundles, code: Path, tmp_path: Path
 ) -> None:
-    """Dependencies are in the worker's environment, and the same list has the same one."""
-    changes = {} if installer == "uv" else {"uv": None}
-    provisioner: Provisioner = await another(backend, bundles, **changes)
     # No package of that name is looked for: the SDK is left out.
     sdk_only = {"requirements.txt": b"control_plane.SDK>=9\n", **PROGRAM, "program.py": b""}
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / WHEEL).write_bytes(make_wheel("tiny", 7))
     pyproject = f"""
 [project]
 name = "shop"
 version = "1"
-dependencies = ["tiny @ file://{backend.folder}/{WHEEL}", "control-plane-sdk"]
+dependencies = ["tiny @ file://{tmp_path}/{WHEEL}", "control-plane-sdk"]
 """
-    (backend.folder / "vendor").mkdir()
-    (backend.folder / WHEEL).write_bytes(make_wheel("tiny", 7))
-    try:
+    outputs = [
+        await output_of(backend, bundles.add(files))
         for files in (
             DEPENDS_ON_TINY,
             sdk_only,
             {**PRINTS_TINY, "pyproject.toml": pyproject.encode()},
-        ):
-            await provisioner.prepare(backend.function_for(bundles.add(files)))
+        )
+    ]
+    assert outputs == ["42", "", "7"]
+    assert len(list((code / "environments").glob("*/used"))) == 2
+
+
+async def test_without_uv_pip_installs(backend: ProcessBackend, bundles: Bundles) -> None:
+    image = bundles.add(DEPENDS_ON_TINY)
+    provisioner = await another(backend, bundles, uv=None)
+    try:
+        await provisioner.prepare(backend.function_for(image))
+        with pytest.raises(UnrecoverableProvisioningError, match="uv is not installed"):
+            await provisioner.prepare(
+                backend.function_for(
+                    bundles.add({**PRINTS_TINY, "pyproject.toml": b"", "uv.lock": b""})
+                )
+            )
     finally:
         await provisioner.close()
-    assert len(list((code / "environments").glob("*/used"))) == 2
-    outputs = [
-        await output_of(backend, bundles.add(files))
-        for files in (DEPENDS_ON_TINY, {**PRINTS_TINY, "pyproject.toml": pyproject.encode()})
-    ]
-    assert outputs == ["42", "7"]
+    # The same environment serves whoever comes next, with another installer too.
+    bundles.stored.clear()
+    assert await output_of(backend, image) == "42"
 
 
 async def test_what_cannot_be_installed_fails_for_good_with_the_reason(
