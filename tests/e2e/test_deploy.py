@@ -12,7 +12,7 @@ from control_plane.bundle import make_bundle
 from tests.e2e.caller import Version
 from tests.e2e.processes import Json, one_line, run
 from tests.e2e.stack import API_KEY, Stack
-from tests.provisioners.test_process_bundles import TINY, WHEEL
+from tests.wheels import TINY, WHEEL
 
 WriteProject = Callable[[dict[str, str]], Path]
 

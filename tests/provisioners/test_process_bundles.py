@@ -1,13 +1,9 @@
 """Code bundles of the process provisioner: folders, environments, and their removal."""
 
 import asyncio
-import base64
 import fcntl
 import hashlib
-import io
 import os
-import shutil
-import zipfile
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +17,13 @@ from provisioners.base import (
     UnrecoverableProvisioningError,
 )
 from provisioners.process import ProcessProvisioner
+from provisioners.process_end import delete_tree
 from provisioners.process_environments import dependencies_of, find_uv
 from tests.bundles import contents_of, manifest_of
 from tests.harness import eventually_true
 from tests.provisioners.conformance import wait_for_end
 from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids
+from tests.wheels import TINY, WHEEL, make_wheel
 
 
 class Bundles:
@@ -105,30 +103,9 @@ def make_old(code: Path) -> None:
         os.utime(mark, (0, 0))
 
 
-def make_wheel(name: str, value: int) -> bytes:
-    """A package with one module that has one `value`."""
-    folder = f"{name}-1.0.dist-info"
-    files = {
-        f"{name}.py": f"value = {value}\n",
-        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{folder}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = f"{folder}/RECORD,,\n"
-    for path, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-        record += f"{path},sha256={digest.decode().rstrip('=')},{len(text)}\n"
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as wheel:
-        for path, text in {**files, f"{folder}/RECORD": record}.items():
-            wheel.writestr(zipfile.ZipInfo(path), text)
-    return content.getvalue()
-
-
-WHEEL = "vendor/tiny-1.0-py3-none-any.whl"
 COMMAND = 'command = ["sh", "-c", "exec python $CONTROL_PLANE_PROJECT_FOLDER/program.py"]'
 PROGRAM = {"control-plane.toml": COMMAND.encode()}
 PRINTS_TINY = {**PROGRAM, "program.py": b"import tiny; print(tiny.value)"}
-TINY = make_wheel("tiny", 42)
 DEPENDS_ON_TINY = {
     **PRINTS_TINY,
     WHEEL: TINY,
@@ -187,7 +164,7 @@ async def test_what_was_removed_is_made_again_for_the_next_worker(
     for folder in ("bundles", "environments"):
         for entry in (code / folder).iterdir():
             if entry.is_dir():
-                shutil.rmtree(entry)
+                delete_tree(entry)
     assert await output_of(backend, image) == "42"
 
 
@@ -200,7 +177,7 @@ async def test_a_worker_that_has_run_is_adopted_without_its_bundle(
     await wait_for_end(backend.provisioner, first)
     bundles.stored.clear()
     for entry in (code / "bundles").iterdir():
-        shutil.rmtree(entry)
+        delete_tree(entry)
     assert await backend.provisioner.provision(request) == first
 
 
