@@ -18,6 +18,7 @@ class Caller:
     """Deploys project folders and calls their functions."""
 
     def __init__(self, url: str, key: str) -> None:
+        self.url = url
         self.http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10
         )

@@ -112,7 +112,7 @@ class Transport:
 
     def _connect(self) -> None:
         connection = self._connection
-        if connection.sock is not None and _is_readable(connection.sock.fileno()):
+        if connection.sock is not None and is_readable(connection.sock.fileno()):
             # Between two requests there is nothing to read but the end of the connection. A server
             # may close one that was idle, and a request sent into it would be lost.
             connection.close()
@@ -120,7 +120,8 @@ class Transport:
             connection.connect()
 
 
-def _is_readable(descriptor: int) -> bool:
+def is_readable(descriptor: int) -> bool:
+    """Tell whether a read would give something, or the end, at once."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

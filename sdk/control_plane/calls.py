@@ -1,0 +1,208 @@
+"""The requests that this library makes, each with what becomes of its answer.
+
+A `Call` says what to send and how to read the answer, and sends nothing itself, so that the plain
+and the async client share everything but the sending.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from control_plane.models import (
+    InvocationInfo,
+    InvocationPage,
+    InvocationPath,
+    Json,
+    LogPage,
+    Project,
+    Version,
+    VersionSummary,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One request, and how its answer is read."""
+
+    method: str
+    path: str
+    """Percent-encoded, with the query, below the server's address."""
+    read: Callable[[Json], T]
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait: float = 0.0
+    """Seconds that the server may take by agreement, on top of the usual time for an answer."""
+    repeatable: bool = True
+    """Whether it may be sent again although an earlier try may have arrived."""
+    after_conflict: "Call[T] | None" = None
+    """What to ask when a repeated request is refused (409) since an earlier try did its work."""
+
+
+def get_health() -> Call[Json]:
+    """Ask whether the API answers."""
+    return Call(method="GET", path="/", read=dict)
+
+
+def list_projects() -> Call[tuple[Project, ...]]:
+    """Ask for all projects."""
+    return Call(
+        method="GET",
+        path="/projects",
+        read=lambda content: tuple(map(Project.read, content["projects"])),
+    )
+
+
+def get_project(name: str) -> Call[Project]:
+    """Ask for a project."""
+    return Call(method="GET", path=_path(projects=name), read=Project.read)
+
+
+def create_project(name: str) -> Call[Project]:
+    """Register a project."""
+    return Call(
+        method="PUT",
+        path=_path(projects=name),
+        read=Project.read,
+        after_conflict=get_project(name),
+    )
+
+
+def delete_project(name: str) -> Call[Project]:
+    """Ask for a project to be deleted."""
+    return Call(method="DELETE", path=_path(projects=name), read=Project.read)
+
+
+def list_versions(project: str) -> Call[tuple[VersionSummary, ...]]:
+    """Ask for the versions of a project."""
+    return Call(
+        method="GET",
+        path=_path(projects=project) + "/versions",
+        read=lambda content: tuple(map(VersionSummary.read, content["versions"])),
+    )
+
+
+def get_version(project: str, version: str) -> Call[Version]:
+    """Ask for a version with its functions."""
+    return Call(method="GET", path=_path(projects=project, versions=version), read=Version.read)
+
+
+def create_version(project: str, definition: Mapping[str, Any]) -> Call[Version]:
+    """Register a version. There is no key to make a second one of the same harmless."""
+    return Call(
+        method="POST",
+        path=_path(projects=project) + "/versions",
+        content=_json(definition),
+        headers=_JSON,
+        read=Version.read,
+        repeatable=False,
+    )
+
+
+def create_invocation(
+    project: str,
+    function: str,
+    *,
+    version: str,
+    input_text: str,
+    parent: tuple[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Call[InvocationInfo]:
+    """Call a function.
+
+    Without a key one is made up, so that this very `Call` may be sent again and again.
+    """
+    definition: Json = {"input": input_text}
+    if parent is not None:
+        definition["parent_invocation"] = {"function_name": parent[0], "invocation_id": parent[1]}
+    return Call(
+        method="POST",
+        path=_path(projects=project, versions=version, functions=function) + "/invocations",
+        content=_json(definition),
+        headers={**_JSON, "Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        read=InvocationInfo.read,
+    )
+
+
+def get_invocation(path: InvocationPath, *, wait: float = 0.0) -> Call[InvocationInfo]:
+    """Ask for an invocation; with `wait`, up to 60 seconds, as soon as it has ended."""
+    query = "?" + urlencode({"wait": f"{wait:.3f}"}) if wait > 0 else ""
+    return Call(
+        method="GET", path=_invocation(path) + query, read=InvocationInfo.read, wait=max(0.0, wait)
+    )
+
+
+def cancel_invocation(path: InvocationPath) -> Call[InvocationInfo]:
+    """Ask for an invocation to be cancelled."""
+    return Call(
+        method="PUT",
+        path=_invocation(path) + "/cancel",
+        read=InvocationInfo.read,
+        after_conflict=get_invocation(path),
+    )
+
+
+def list_invocations(
+    project: str,
+    function: str,
+    *,
+    version: str,
+    status: str | None = None,
+    parent: tuple[str, str] | None = None,
+    offset: str | None = None,
+    max_results: int | None = None,
+) -> Call[InvocationPage]:
+    """Ask for a page of a function's invocations."""
+    query = _query(
+        max_results=max_results,
+        initial_offset=offset,
+        status=status,
+        parent_function_name=None if parent is None else parent[0],
+        parent_invocation_id=None if parent is None else parent[1],
+    )
+    return Call(
+        method="GET",
+        path=_path(projects=project, versions=version, functions=function) + "/invocations" + query,
+        read=InvocationPage.read,
+    )
+
+
+def get_logs(
+    path: InvocationPath, execution_id: str, *, offset: str | None, max_lines: int | None = None
+) -> Call[LogPage]:
+    """Ask for a page of an execution's output."""
+    query = _query(initial_offset=offset, max_lines=max_lines)
+    return Call(
+        method="GET",
+        path=f"{_invocation(path)}/executions/{quote(execution_id, safe='')}/logs{query}",
+        read=LogPage.read,
+    )
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _path(**names: str) -> str:
+    return "".join(f"/{kind}/{quote(name, safe='')}" for kind, name in names.items())
+
+
+def _invocation(path: InvocationPath) -> str:
+    return _path(
+        projects=path.project_name,
+        versions=path.version_id,
+        functions=path.function_name,
+        invocations=path.invocation_id,
+    )
+
+
+def _query(**parameters: str | int | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return "?" + urlencode(given) if given else ""

@@ -1,0 +1,525 @@
+"""The HTTP API as methods: `Client`, and `AsyncClient` with the same methods to be awaited.
+
+    with Client() as client:
+        for project in client.list_projects():
+            print(project.project_name)
+
+Requests are repeated where that is safe, see `control_plane.exchange`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+from control_plane import calls
+from control_plane.calls import Call
+from control_plane.exchange import Patience, Reply, Send, Steps, exchange, wait_for_end
+from control_plane.models import (
+    InvocationInfo,
+    InvocationPage,
+    InvocationPath,
+    InvocationSummary,
+    Json,
+    LogPage,
+    Project,
+    Version,
+    VersionSummary,
+)
+from control_plane.profiles import find_server
+from control_plane.transports import make_async_transport, make_transport
+
+T = TypeVar("T")
+
+TIMEOUT_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+_LOG_PAUSE_SECONDS = 0.5
+
+
+class _Server:
+    """What both clients know about their server."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        profile: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        found = find_server(url, key, profile=profile)
+        self.url = found.url
+        """The server's address, without a slash at the end."""
+        self._key = found.key
+        self._timeout = timeout
+        self._patience = Patience(patience)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def _exchange(self, call: Call[T]) -> Steps[T]:
+        return exchange(call, server=self.url, patience=self._patience)
+
+    def _wait_for_end(self, path: InvocationPath, timeout: float | None) -> Steps[InvocationInfo]:
+        return wait_for_end(path, timeout=timeout, server=self.url, patience=self._patience)
+
+
+class Client(_Server):
+    """A connection to a control plane, for any number of threads.
+
+    Args:
+        url: the server's address. By default from the environment (`CONTROL_PLANE_API_URL`), else
+            from a profile that `control-plane login` has written.
+        key: by default from the environment (`CONTROL_PLANE_API_KEY`), else from the profile.
+        profile: a profile's name; goes before the environment.
+        timeout: seconds that one try may take.
+        patience: seconds during which a request is repeated while the server cannot be reached or
+            says that it is not available. Until its first answer a server gets five at most.
+
+    Raises:
+        ConfigurationError: nothing says which server is meant, or which key it wants.
+
+    All methods raise:
+        ServerConnectionError: the server does not answer.
+        AuthenticationError: the key is wrong, or not good for this.
+        NotFoundError: something that is named does not exist.
+        ServerUnavailableError: the server cannot do it at the moment.
+        ApiError: it refuses for another reason; subclasses say which.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        profile: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        super().__init__(url, key, profile=profile, timeout=timeout, patience=patience)
+        self._transport = make_transport(self.url, key=self._key, timeout=timeout)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, call: Call[T]) -> T:
+        """Send a request that has no method here."""
+        return self._do(self._exchange(call))
+
+    def _do(self, steps: Steps[T]) -> T:
+        reply: Reply = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Send):
+                reply = self._transport.send(step.call)
+            else:
+                reply = None
+                time.sleep(step.seconds)
+
+    def health(self) -> Json:
+        """Ask whether the API answers; needs no key."""
+        return self.run(calls.get_health())
+
+    def list_projects(self) -> tuple[Project, ...]:
+        """Give all projects, newest first."""
+        return self.run(calls.list_projects())
+
+    def get_project(self, name: str) -> Project:
+        """Give a project."""
+        return self.run(calls.get_project(name))
+
+    def create_project(self, name: str) -> Project:
+        """Register a project.
+
+        Raises:
+            ConflictError: the name is taken.
+        """
+        return self.run(calls.create_project(name))
+
+    def delete_project(self, name: str) -> Project:
+        """Ask for a project to be deleted with everything in it; returns at once."""
+        return self.run(calls.delete_project(name))
+
+    def list_versions(self, project: str) -> tuple[VersionSummary, ...]:
+        """Give the versions of a project, newest first."""
+        return self.run(calls.list_versions(project))
+
+    def get_version(self, project: str, version: str = "latest") -> Version:
+        """Give a version with its functions."""
+        return self.run(calls.get_version(project, version))
+
+    def create_version(self, project: str, definition: Mapping[str, Any]) -> Version:
+        """Register a version.
+
+        Is not repeated if the connection is lost before the answer has come.
+
+        Args:
+            project: its name.
+            definition: the body of `POST P/versions`: `default_docker_image` and `functions`.
+        """
+        return self.run(calls.create_version(project, definition))
+
+    def create_invocation(
+        self,
+        project: str,
+        function: str,
+        *,
+        input_text: str,
+        version: str = "latest",
+        parent: tuple[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> InvocationInfo:
+        """Call a function; returns as soon as the call is recorded.
+
+        Args:
+            project: its name.
+            function: its name.
+            input_text: handed to the worker as it is: JSON, for Python functions.
+            version: its id, or `latest`. With an idempotency key name the version: under `latest`
+                a repeated call after a new version is a new call.
+            parent: function name and id of the invocation that makes this one.
+            idempotency_key: names this call among all of the function. The same call with the same
+                key gives the same invocation. One is made up if none is given.
+
+        Raises:
+            BadRequestError: the key was used for another input, or the parent does not exist.
+        """
+        return self.run(
+            calls.create_invocation(
+                project,
+                function,
+                version=version,
+                input_text=input_text,
+                parent=parent,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def get_invocation(self, path: InvocationPath, *, wait: float = 0.0) -> InvocationInfo:
+        """Give an invocation; with `wait` (60 seconds at most), as soon as it has ended."""
+        return self.run(calls.get_invocation(path, wait=wait))
+
+    def wait_for_invocation(
+        self, path: InvocationPath, timeout: float | None = None
+    ) -> InvocationInfo:
+        """Wait until an invocation has ended, however it ends.
+
+        Raises:
+            WaitTimeoutError: it has not ended within `timeout` seconds.
+        """
+        return self._do(self._wait_for_end(path, timeout))
+
+    def cancel_invocation(self, path: InvocationPath) -> InvocationInfo:
+        """Ask for an invocation, and all that it has called, to be cancelled; returns at once.
+
+        Raises:
+            ConflictError: it has ended already.
+        """
+        return self.run(calls.cancel_invocation(path))
+
+    def list_invocations(
+        self,
+        project: str,
+        function: str,
+        *,
+        version: str = "latest",
+        status: str | None = None,
+        parent: tuple[str, str] | None = None,
+        offset: str | None = None,
+        max_results: int | None = None,
+    ) -> InvocationPage:
+        """Give a page of a function's invocations, newest first.
+
+        Args:
+            project: its name.
+            function: its name.
+            version: its id, or `latest`.
+            status: only RUNNING ones, or only TERMINATED ones.
+            parent: only children of this invocation, named by its function's name and its id.
+            offset: `next_offset` of a page.
+            max_results: 50 if absent or larger.
+        """
+        return self.run(
+            calls.list_invocations(
+                project,
+                function,
+                version=version,
+                status=status,
+                parent=parent,
+                offset=offset,
+                max_results=max_results,
+            )
+        )
+
+    def iterate_invocations(
+        self,
+        project: str,
+        function: str,
+        *,
+        version: str = "latest",
+        status: str | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Iterator[InvocationSummary]:
+        """Give all of a function's invocations, newest first, asking for pages as need be."""
+        offset: str | None = None
+        while True:
+            page = self.list_invocations(
+                project, function, version=version, status=status, parent=parent, offset=offset
+            )
+            yield from page.invocations
+            # The other pages are of the same version, whatever `latest` means meanwhile.
+            version, offset = page.version_id, page.next_offset
+            if offset is None:
+                return
+
+    def get_logs(
+        self,
+        path: InvocationPath,
+        execution_id: str,
+        *,
+        offset: str | None = None,
+        max_lines: int | None = None,
+    ) -> LogPage:
+        """Give a page of an execution's output."""
+        return self.run(calls.get_logs(path, execution_id, offset=offset, max_lines=max_lines))
+
+    def iterate_logs(
+        self, path: InvocationPath, execution_id: str, *, follow: bool = False
+    ) -> Iterator[str]:
+        """Give the lines of an execution's output; with `follow`, also those to come."""
+        offset: str | None = None
+        while True:
+            # Before its page, since all that was written before the end is on a page after it.
+            ended = follow and offset is None and self._has_ended(path, execution_id)
+            page = self.get_logs(path, execution_id, offset=offset)
+            yield from page.log_lines
+            if _is_last(page, offset=offset, may_have_no_worker_yet=follow and not ended):
+                return
+            if not page.log_lines:
+                if not follow:
+                    return
+                time.sleep(_LOG_PAUSE_SECONDS)
+            offset = page.next_offset
+
+    def _has_ended(self, path: InvocationPath, execution_id: str) -> bool:
+        return _has_ended(self.get_invocation(path), execution_id)
+
+
+class AsyncClient(_Server):
+    """As `Client`, for one event loop: the same methods, to be awaited.
+
+    Arguments and errors are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        profile: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        super().__init__(url, key, profile=profile, timeout=timeout, patience=patience)
+        self._transport = make_async_transport(self.url, key=self._key, timeout=timeout)
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a request that has no method here."""
+        return await self._do(self._exchange(call))
+
+    async def _do(self, steps: Steps[T]) -> T:
+        reply: Reply = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Send):
+                reply = await self._transport.send(step.call)
+            else:
+                reply = None
+                await asyncio.sleep(step.seconds)
+
+    async def health(self) -> Json:
+        """See `Client.health`."""
+        return await self.run(calls.get_health())
+
+    async def list_projects(self) -> tuple[Project, ...]:
+        """See `Client.list_projects`."""
+        return await self.run(calls.list_projects())
+
+    async def get_project(self, name: str) -> Project:
+        """See `Client.get_project`."""
+        return await self.run(calls.get_project(name))
+
+    async def create_project(self, name: str) -> Project:
+        """See `Client.create_project`."""
+        return await self.run(calls.create_project(name))
+
+    async def delete_project(self, name: str) -> Project:
+        """See `Client.delete_project`."""
+        return await self.run(calls.delete_project(name))
+
+    async def list_versions(self, project: str) -> tuple[VersionSummary, ...]:
+        """See `Client.list_versions`."""
+        return await self.run(calls.list_versions(project))
+
+    async def get_version(self, project: str, version: str = "latest") -> Version:
+        """See `Client.get_version`."""
+        return await self.run(calls.get_version(project, version))
+
+    async def create_version(self, project: str, definition: Mapping[str, Any]) -> Version:
+        """See `Client.create_version`."""
+        return await self.run(calls.create_version(project, definition))
+
+    async def create_invocation(
+        self,
+        project: str,
+        function: str,
+        *,
+        input_text: str,
+        version: str = "latest",
+        parent: tuple[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> InvocationInfo:
+        """See `Client.create_invocation`."""
+        return await self.run(
+            calls.create_invocation(
+                project,
+                function,
+                version=version,
+                input_text=input_text,
+                parent=parent,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    async def get_invocation(self, path: InvocationPath, *, wait: float = 0.0) -> InvocationInfo:
+        """See `Client.get_invocation`."""
+        return await self.run(calls.get_invocation(path, wait=wait))
+
+    async def wait_for_invocation(
+        self, path: InvocationPath, timeout: float | None = None
+    ) -> InvocationInfo:
+        """See `Client.wait_for_invocation`."""
+        return await self._do(self._wait_for_end(path, timeout))
+
+    async def cancel_invocation(self, path: InvocationPath) -> InvocationInfo:
+        """See `Client.cancel_invocation`."""
+        return await self.run(calls.cancel_invocation(path))
+
+    async def list_invocations(
+        self,
+        project: str,
+        function: str,
+        *,
+        version: str = "latest",
+        status: str | None = None,
+        parent: tuple[str, str] | None = None,
+        offset: str | None = None,
+        max_results: int | None = None,
+    ) -> InvocationPage:
+        """See `Client.list_invocations`."""
+        return await self.run(
+            calls.list_invocations(
+                project,
+                function,
+                version=version,
+                status=status,
+                parent=parent,
+                offset=offset,
+                max_results=max_results,
+            )
+        )
+
+    async def iterate_invocations(
+        self,
+        project: str,
+        function: str,
+        *,
+        version: str = "latest",
+        status: str | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> AsyncIterator[InvocationSummary]:
+        """See `Client.iterate_invocations`."""
+        offset: str | None = None
+        while True:
+            page = await self.list_invocations(
+                project, function, version=version, status=status, parent=parent, offset=offset
+            )
+            for each in page.invocations:
+                yield each
+            version, offset = page.version_id, page.next_offset
+            if offset is None:
+                return
+
+    async def get_logs(
+        self,
+        path: InvocationPath,
+        execution_id: str,
+        *,
+        offset: str | None = None,
+        max_lines: int | None = None,
+    ) -> LogPage:
+        """See `Client.get_logs`."""
+        return await self.run(
+            calls.get_logs(path, execution_id, offset=offset, max_lines=max_lines)
+        )
+
+    async def iterate_logs(
+        self, path: InvocationPath, execution_id: str, *, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """See `Client.iterate_logs`."""
+        offset: str | None = None
+        while True:
+            ended = follow and offset is None and await self._has_ended(path, execution_id)
+            page = await self.get_logs(path, execution_id, offset=offset)
+            for line in page.log_lines:
+                yield line
+            if _is_last(page, offset=offset, may_have_no_worker_yet=follow and not ended):
+                return
+            if not page.log_lines:
+                if not follow:
+                    return
+                await asyncio.sleep(_LOG_PAUSE_SECONDS)
+            offset = page.next_offset
+
+    async def _has_ended(self, path: InvocationPath, execution_id: str) -> bool:
+        return _has_ended(await self.get_invocation(path), execution_id)
+
+
+def _has_ended(info: InvocationInfo, execution_id: str) -> bool:
+    return any(
+        each.execution_id == execution_id and each.worker_status == "TERMINATED"
+        for each in info.executions
+    )
+
+
+def _is_last(page: LogPage, *, offset: str | None, may_have_no_worker_yet: bool) -> bool:
+    if page.next_offset is not None:
+        return False
+    nothing_so_far = offset is None and not page.log_lines
+    return not (nothing_so_far and may_have_no_worker_yet)
