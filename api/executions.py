@@ -14,6 +14,7 @@ from core.contract.executions import (
     ExecutionFinalResult,
     ExecutionInfo,
     ExecutionLogs,
+    ExecutionProgress,
     ExecutionTemporaryResult,
 )
 from core.contract.paging import MAX_LOG_LINES_PER_PAGE, page_size, parse_log_offset
@@ -79,6 +80,16 @@ async def update_execution(
             session, path, latest_output=result.latest_output
         )
         return execution_info(updated, context.links)
+
+
+@router.put("/progress", responses=responses(*_MISSING, *_NOT_RUNNING, with_body=True))
+async def report_progress(
+    path: ExecutionPathDep, report: ExecutionProgress, context: ContextDep
+) -> ExecutionInfo:
+    """A worker says how far it is, in an object of its own making."""
+    async with context.registry.transaction() as session:
+        reported = await executions.report_progress(session, path, progress=report.progress)
+        return execution_info(reported, context.links)
 
 
 @router.put("/finish", responses=responses(*_MISSING, *_NOT_RUNNING, with_body=True))

@@ -245,6 +245,7 @@ def _execution_facts(execution: Execution, links: Links) -> dict[str, Any]:
         "attempt": execution.attempt,
         "cause": execution.cause,
         "worker": _worker_info(execution),
+        "progress": execution.progress,
         "temporal_url": links.execution(execution.invocation_id, execution.id),
     }
 

@@ -135,6 +135,17 @@ async def update_execution(
     return await _report(session, path, {"output": latest_output})
 
 
+async def report_progress(
+    session: AsyncSession, path: ExecutionPath, *, progress: dict[str, Any]
+) -> ExecutionDetails:
+    """Replace the progress of an execution that runs.
+
+    Raises:
+        As `update_execution`.
+    """
+    return await _report(session, path, {"progress": progress})
+
+
 async def finish_execution(
     session: AsyncSession,
     path: ExecutionPath,

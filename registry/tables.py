@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     CheckConstraint,
     DateTime,
     Double,
@@ -296,6 +297,8 @@ class Execution(Base):
     outcome: Mapped[Outcome | None]
     output: Mapped[str | None]
     error_message: Mapped[str | None]
+    # Kept as it came, so not JSONB, which would write 1e300 out.
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     cause: Mapped[Cause | None]
     exit_code: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -4,8 +4,9 @@ Limits raise our own messages (`<field> must not exceed 16`), because existing c
 know those texts; they are repeated for the OpenAPI document in `json_schema_extra`.
 """
 
+import json
 from collections.abc import Callable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -13,6 +14,10 @@ MAX_TEXT_LENGTH: Final = 250_000
 """Characters of an input or an output."""
 MAX_ERROR_LENGTH: Final = 16_384
 """Characters of an error message."""
+MAX_PROGRESS_LENGTH: Final = 16_384
+"""Characters of a progress report, written as compact JSON."""
+MAX_PROGRESS_DEPTH: Final = 32
+"""Objects and arrays within one another in a progress report, itself included."""
 NAME_LENGTH_LIMIT: Final = 1024
 """Function names and images must be shorter than this."""
 
@@ -104,6 +109,36 @@ def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, Va
     return check
 
 
+def _check_parts(value: object, info: ValidationInfo, *, depth: int = 1) -> None:
+    if isinstance(value, str):
+        storable(value, info)
+    if not isinstance(value, (dict, list)):
+        return
+    if depth > MAX_PROGRESS_DEPTH:
+        raise ValueError(f"{_subject(info)} cannot exceed {MAX_PROGRESS_DEPTH} levels of nesting")
+    if isinstance(value, dict):
+        for key in value:
+            storable(key, info)
+    for part in value.values() if isinstance(value, dict) else value:
+        _check_parts(part, info, depth=depth + 1)
+
+
+def storable_object(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Refuse an object that is too long or too deep, or holds what no JSON text should.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    _check_parts(value, info)
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise ValueError(f"{_subject(info)} must not contain infinite numbers") from None
+    if len(text) > MAX_PROGRESS_LENGTH:
+        raise ValueError(f"{_subject(info)} cannot exceed {MAX_PROGRESS_LENGTH} characters")
+    return value
+
+
 EpochSeconds = int
 """A time as whole seconds since 1970-01-01 UTC, rounded down."""
 
@@ -133,3 +168,6 @@ ErrorText = Annotated[
     Field(json_schema_extra={"maxLength": MAX_ERROR_LENGTH}),
 ]
 """An error message of a user's function."""
+
+ProgressObject = Annotated[dict[str, Any], AfterValidator(storable_object)]
+"""What a function says about its progress: a JSON object whose fields are the function's choice."""

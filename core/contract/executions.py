@@ -1,10 +1,10 @@
 """Executions: what workers report, and what the server says about them."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from core.contract.base import ContractModel, EpochSeconds, ErrorText, ValueText
+from core.contract.base import ContractModel, EpochSeconds, ErrorText, ProgressObject, ValueText
 from core.contract.functions import ExecutionSpec, ResourceSpec
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.lifecycle import Cause, FunctionStatus, Outcome, WorkerStatus
@@ -15,6 +15,13 @@ class ExecutionTemporaryResult(ContractModel):
 
     latest_output: ValueText
     """Replaces the execution's output."""
+
+
+class ExecutionProgress(ContractModel):
+    """A worker's report of how far it is."""
+
+    progress: ProgressObject
+    """Replaces the execution's progress. At most 16,384 characters as compact JSON."""
 
 
 class ExecutionFinalResult(ContractModel):
@@ -79,6 +86,8 @@ class ExecutionSummary(ContractModel):
     """Why the execution ended; null while its worker is not TERMINATED."""
     worker: WorkerInfo | None
     """Null until a worker was provisioned."""
+    progress: dict[str, Any] | None
+    """What the worker has last reported about how far it is; null if nothing."""
     temporal_url: str | None
     """This execution's run in Temporal's web UI, where its address is configured."""
 

@@ -103,7 +103,7 @@ async def test_every_route_needs_a_key_unless_it_is_listed_as_public(
             assert isinstance(route, AuthenticatedRoute), path
             assert_error(answer, 403, "Not authenticated")
     assert paths > PUBLIC_PATHS
-    assert len(paths) == 19
+    assert len(paths) == 20
 
 
 class Family:
@@ -140,6 +140,7 @@ async def family(api: Api, function: str) -> Family:
 async def test_a_worker_reports_on_its_own_execution(family: Family) -> None:
     await family.allowed("PUT", f"{family.execution}/start")
     await family.allowed("PUT", f"{family.execution}/update", json={"latest_output": "x"})
+    await family.allowed("PUT", f"{family.execution}/progress", json={"progress": {"done": 1}})
     await family.allowed("PUT", f"{family.execution}/finish", json={"outcome": "SUCCEEDED"})
     await family.allowed("GET", family.execution)
     await family.allowed("GET", f"{family.execution}/logs")
@@ -147,7 +148,12 @@ async def test_a_worker_reports_on_its_own_execution(family: Family) -> None:
 
 async def test_a_worker_does_not_touch_another_execution(family: Family, api: Api) -> None:
     other = await api.add_execution(family.stranger)
-    for method, suffix in (("PUT", "start"), ("PUT", "update"), ("PUT", "finish")):
+    for method, suffix in (
+        ("PUT", "start"),
+        ("PUT", "update"),
+        ("PUT", "progress"),
+        ("PUT", "finish"),
+    ):
         await family.refused(method, f"{other}/{suffix}", json={})
     await family.refused("GET", other)
     await family.refused("GET", f"{other}/logs")

@@ -52,6 +52,7 @@ async def test_exe_1_an_execution_shows_itself_and_its_invocation(
         "attempt": 1,
         "cause": None,
         "worker": None,
+        "progress": None,
         "temporal_url": (
             f"{UI_URL}/namespaces/default/workflows/{id_of(invocation)}"
             f"/{run_id_of_execution(id_of(execution))}/history"
@@ -91,6 +92,7 @@ async def test_exe_2_executions_of_two_invocations_are_kept_apart(
         ("GET", "/logs", None),
         ("PUT", "/start", None),
         ("PUT", "/update", {"latest_output": ""}),
+        ("PUT", "/progress", {"progress": {}}),
         ("PUT", "/finish", SUCCEEDED),
     ):
         answer = await api.request(method, f"{elsewhere}{suffix}", json=body)
@@ -209,6 +211,28 @@ async def test_a_null_output_keeps_the_last_one_and_an_empty_one_replaces_it(
     assert (seen["output"], seen["outcome"], seen["execution_finish_time"]) == ("last", None, None)
     body = {"outcome": "SUCCEEDED", "final_output": final_output}
     assert (await api.ok("PUT", f"{execution}/finish", json=body))["output"] == kept
+
+
+async def test_progress_is_kept_as_it_came_and_only_while_the_worker_runs(
+    api: Api, invocation: str, execution: str
+) -> None:
+    path, body = f"{execution}/progress", {"progress": {"done": 1}}
+    assert_error(await api.put(path, json=body), *NOT_STARTED)
+    await api.ok("PUT", f"{execution}/start")
+    assert (await api.ok("PUT", path, json=body))["progress"] == {"done": 1}
+    odd = {"big": 1e300, "deep": [{"é": None}], "exact": 10**30, "": True}
+    seen = await api.ok("PUT", path, json={"progress": odd})
+    assert seen["progress"] == odd
+    assert type(seen["progress"]["big"]) is float
+    assert await api.ok("GET", execution) == seen
+    whole = await api.ok("GET", invocation)
+    assert whole["executions"][0]["progress"] == odd
+    assert seen["output"] is None
+    await api.ok("PUT", f"{execution}/finish", json=SUCCEEDED)
+    assert_error(await api.put(path, json=body), *FINISHED)
+    await api.change_execution(execution, finished_at=None, worker_status=WorkerStatus.TERMINATED)
+    assert_error(await api.put(path, json=body), *TERMINATED)
+    assert (await api.ok("GET", execution))["progress"] == odd
 
 
 async def test_worker_calls_change_neither_the_worker_status_nor_the_invocation(

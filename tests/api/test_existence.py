@@ -26,6 +26,7 @@ _OF_EXECUTION: _Calls = [
     ("GET", "/logs", None),
     ("PUT", "/start", None),
     ("PUT", "/update", UPDATE),
+    ("PUT", "/progress", {"progress": {}}),
     ("PUT", "/finish", FINISH),
 ]
 
@@ -81,6 +82,7 @@ async def test_a_body_is_judged_before_existence(api: Api) -> None:
         ("POST", "/projects/none/versions"),
         ("POST", f"{function}/invocations"),
         ("PUT", f"{function}/invocations/none/executions/none/update"),
+        ("PUT", f"{function}/invocations/none/executions/none/progress"),
         ("PUT", f"{function}/invocations/none/executions/none/finish"),
     ):
         assert (await api.request(method, path, json={})).status_code == 422

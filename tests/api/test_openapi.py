@@ -68,6 +68,7 @@ def test_operation_ids_are_the_method_names_of_clients(document: dict[str, Any])
         "get_invocation",
         "start_execution",
         "update_execution",
+        "report_progress",
         "finish_execution",
         "get_execution",
         "get_execution_logs",

@@ -149,6 +149,8 @@ async def test_text_that_cannot_be_stored_is_refused_everywhere(
             "function_name",
         ),
         ("PUT", f"{execution}/update", {"latest_output": "?"}, "latest_output"),
+        ("PUT", f"{execution}/progress", {"progress": {"a": [{"b": "?"}]}}, "progress"),
+        ("PUT", f"{execution}/progress", {"progress": {"?": 1}}, "progress"),
         (
             "PUT",
             f"{execution}/finish",
@@ -165,6 +167,33 @@ async def test_text_that_cannot_be_stored_is_refused_everywhere(
         [problem] = await _problems(api, path, method=method, content=body(content))
         assert problem["loc"][-1] == field
         assert f"{field} must not contain" in problem["msg"]
+
+
+async def test_progress_has_limits(api: Api, function: str) -> None:
+    execution = await api.add_execution(await api.invoke(function))
+    await api.ok("PUT", f"{execution}/start")
+    longest = {"message": "é" * (16_384 - len('{"message":""}'))}
+    nested: Json = {"": 1}
+    for _ in range(31):
+        nested = {"": nested}
+    for accepted in (longest, nested, {}):
+        seen = await api.ok("PUT", f"{execution}/progress", json={"progress": accepted})
+        assert seen["progress"] == accepted
+        assert await api.ok("GET", execution) == seen
+    for refused, text in (
+        ({"message": longest["message"] + "x"}, "progress cannot exceed 16384 characters"),
+        ({"": nested}, "progress cannot exceed 32 levels of nesting"),
+        ({"": [[nested]]}, "progress cannot exceed 32 levels of nesting"),
+        ([1], "Input should be a valid dictionary"),
+        (None, "Input should be a valid dictionary"),
+    ):
+        [problem] = await _problems(
+            api, f"{execution}/progress", method="PUT", json={"progress": refused}
+        )
+        assert text in problem["msg"]
+    for literal in (b"NaN", b"1e999"):
+        body = b'{"progress": {"x": ' + literal + b"}}"
+        await _problems(api, f"{execution}/progress", method="PUT", content=body)
 
 
 async def test_nul_in_paths_and_queries_is_422(api: Api, function: str) -> None:
