@@ -1,8 +1,95 @@
 """control-plane: write functions for the control plane, and talk to it.
 
-This module stays light: every worker imports it before the user's function runs.
+This module stays light: every worker imports it before the user's function runs. So what only
+callers need is imported when it is first asked for.
 """
 
 from control_plane.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
 
-__all__ = ["Interrupted", "InvocationCancelled", "InvocationTimedOut"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from control_plane.client import AsyncClient, Client
+    from control_plane.context import Current, current
+    from control_plane.errors import (
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        ConfigurationError,
+        ConflictError,
+        ControlPlaneError,
+        DefinitionError,
+        InvocationCancelledError,
+        InvocationError,
+        InvocationFailedError,
+        InvocationTimedOutError,
+        NotFoundError,
+        NotInFunctionError,
+        ServerConnectionError,
+        ServerUnavailableError,
+        WaitTimeoutError,
+    )
+    from control_plane.functions import DefinedFunction, Function, function
+    from control_plane.invocation import Invocation
+    from control_plane.local import call_local
+    from control_plane.mailbox import progress
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AuthenticationError",
+    "BadRequestError",
+    "Client",
+    "ConfigurationError",
+    "ConflictError",
+    "ControlPlaneError",
+    "Current",
+    "DefinedFunction",
+    "DefinitionError",
+    "Function",
+    "Interrupted",
+    "Invocation",
+    "InvocationCancelled",
+    "InvocationCancelledError",
+    "InvocationError",
+    "InvocationFailedError",
+    "InvocationTimedOut",
+    "InvocationTimedOutError",
+    "NotFoundError",
+    "NotInFunctionError",
+    "ServerConnectionError",
+    "ServerUnavailableError",
+    "WaitTimeoutError",
+    "call_local",
+    "current",
+    "function",
+    "progress",
+]
+
+# No module may bear the name of something that is given here: when it is imported, Python would put
+# it in that thing's place.
+_MODULES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "Current": "context",
+    "DefinedFunction": "functions",
+    "Function": "functions",
+    "Invocation": "invocation",
+    "call_local": "local",
+    "current": "context",
+    "function": "functions",
+    "progress": "mailbox",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name = f"{__name__}.{_MODULES.get(name, 'errors')}"
+    module = __import__(module_name, fromlist=[name])
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,7 @@ from control_plane.models import (
     Version,
     VersionSummary,
 )
-from control_plane.profiles import find_server
+from control_plane.profiles import Profile, find_server
 from control_plane.transports import make_async_transport, make_transport
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 60.0
 _LOG_PAUSE_SECONDS = 0.5
 
 
-class _Server:
+class BaseClient:
     """What both clients know about their server."""
 
     def __init__(
@@ -45,27 +45,30 @@ class _Server:
         key: str | None = None,
         *,
         profile: str | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        patience: float = PATIENCE_SECONDS,
+        patience: float,
     ) -> None:
-        found = find_server(url, key, profile=profile)
-        self.url = found.url
-        """The server's address, without a slash at the end."""
-        self._key = found.key
-        self._timeout = timeout
+        self.server: Profile = find_server(url, key, profile=profile)
+        """Address and key."""
         self._patience = Patience(patience)
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a slash at the end."""
+        return self.server.url
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def _exchange(self, call: Call[T]) -> Steps[T]:
+    def exchange(self, call: Call[T]) -> Steps[T]:
+        """Give the steps of one request, as a part of more."""
         return exchange(call, server=self.url, patience=self._patience)
 
-    def _wait_for_end(self, path: InvocationPath, timeout: float | None) -> Steps[InvocationInfo]:
+    def waiting_for_end(self, path: InvocationPath, timeout: float | None) -> Steps[InvocationInfo]:
+        """Give the steps of waiting until an invocation has ended."""
         return wait_for_end(path, timeout=timeout, server=self.url, patience=self._patience)
 
 
-class Client(_Server):
+class Client(BaseClient):
     """A connection to a control plane, for any number of threads.
 
     Args:
@@ -97,8 +100,8 @@ class Client(_Server):
         timeout: float = TIMEOUT_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        super().__init__(url, key, profile=profile, timeout=timeout, patience=patience)
-        self._transport = make_transport(self.url, key=self._key, timeout=timeout)
+        super().__init__(url, key, profile=profile, patience=patience)
+        self._transport = make_transport(self.url, key=self.server.key, timeout=timeout)
 
     def close(self) -> None:
         """End the connections."""
@@ -112,9 +115,10 @@ class Client(_Server):
 
     def run(self, call: Call[T]) -> T:
         """Send a request that has no method here."""
-        return self._do(self._exchange(call))
+        return self.perform(self.exchange(call))
 
-    def _do(self, steps: Steps[T]) -> T:
+    def perform(self, steps: Steps[T]) -> T:
+        """Do what an exchange of one or more requests asks for; gives its result."""
         reply: Reply = None
         while True:
             try:
@@ -219,7 +223,7 @@ class Client(_Server):
         Raises:
             WaitTimeoutError: it has not ended within `timeout` seconds.
         """
-        return self._do(self._wait_for_end(path, timeout))
+        return self.perform(self.waiting_for_end(path, timeout))
 
     def cancel_invocation(self, path: InvocationPath) -> InvocationInfo:
         """Ask for an invocation, and all that it has called, to be cancelled; returns at once.
@@ -317,7 +321,7 @@ class Client(_Server):
         return _has_ended(self.get_invocation(path), execution_id)
 
 
-class AsyncClient(_Server):
+class AsyncClient(BaseClient):
     """As `Client`, for one event loop: the same methods, to be awaited.
 
     Arguments and errors are those of `Client`.
@@ -332,8 +336,8 @@ class AsyncClient(_Server):
         timeout: float = TIMEOUT_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        super().__init__(url, key, profile=profile, timeout=timeout, patience=patience)
-        self._transport = make_async_transport(self.url, key=self._key, timeout=timeout)
+        super().__init__(url, key, profile=profile, patience=patience)
+        self._transport = make_async_transport(self.url, key=self.server.key, timeout=timeout)
 
     async def close(self) -> None:
         """End the connections."""
@@ -347,9 +351,10 @@ class AsyncClient(_Server):
 
     async def run(self, call: Call[T]) -> T:
         """Send a request that has no method here."""
-        return await self._do(self._exchange(call))
+        return await self.perform(self.exchange(call))
 
-    async def _do(self, steps: Steps[T]) -> T:
+    async def perform(self, steps: Steps[T]) -> T:
+        """See `Client.perform`."""
         reply: Reply = None
         while True:
             try:
@@ -425,7 +430,7 @@ class AsyncClient(_Server):
         self, path: InvocationPath, timeout: float | None = None
     ) -> InvocationInfo:
         """See `Client.wait_for_invocation`."""
-        return await self._do(self._wait_for_end(path, timeout))
+        return await self.perform(self.waiting_for_end(path, timeout))
 
     async def cancel_invocation(self, path: InvocationPath) -> InvocationInfo:
         """See `Client.cancel_invocation`."""

@@ -8,13 +8,13 @@ or in an event loop. So nothing about repetition and waiting is written twice.
 import json
 import random
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from control_plane import errors
-from control_plane.calls import Call, get_invocation
-from control_plane.models import InvocationInfo, InvocationPath, Json
+from control_plane.calls import Call, get_invocation, get_version
+from control_plane.models import InvocationInfo, InvocationPath, Json, Version
 
 T = TypeVar("T")
 
@@ -165,6 +165,19 @@ def wait_for_end(
             )
         # A server that is being stopped answers at once, and so does one that cannot wait.
         yield Pause(max(0.0, min(_SHORTEST_ROUND_SECONDS - (now - began), left)))
+
+
+def resolve_version(
+    send: Callable[[Call[Version]], Steps[Version]], project: str, version: str
+) -> Steps[str]:
+    """Give a version's id; asks the server only if it is `latest`.
+
+    Raises:
+        What `exchange` raises.
+    """
+    if version.lower() != "latest":
+        return version
+    return (yield from send(get_version(project, version))).version_id
 
 
 def _read(call: Call[T], answer: Answer) -> T:

@@ -57,6 +57,7 @@ class Peer:
         self.input: str | None = "null"
         self.creation_time = int(time.time())
         self.timeout_seconds = 3600
+        self.attempt = 1
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.terminated = False
         self.started = False
@@ -97,7 +98,7 @@ class Peer:
 
     @property
     def verbs(self) -> list[str]:
-        """All requests in order: "GET", "start", "update" or "finish"."""
+        """All requests in order: "GET", "start", "update", "progress" or "finish"."""
         with self._changed:
             return [call.verb for call in self.calls]
 
@@ -110,6 +111,12 @@ class Peer:
                 for call in self.calls
                 if call.verb == "update"
             ]
+
+    @property
+    def reports(self) -> list[Any]:
+        """The progress of all reports in order."""
+        with self._changed:
+            return [call.body["progress"] for call in self.calls if call.verb == "progress"]
 
     def wait_for(self, condition: Callable[[], bool], *, timeout: float = 15.0) -> None:
         """Wait until a condition on what was recorded holds."""
@@ -144,13 +151,14 @@ class Peer:
                 "input": self.input,
                 "invocation_creation_time": self.creation_time,
                 "execution_spec": {"timeout_seconds": self.timeout_seconds, "max_retries": 0},
+                "attempt": self.attempt,
             }
 
     def _refusal(self, call: Call) -> tuple[int, dict[str, Any]] | None:
-        reporting = call.verb in {"update", "finish"}
+        reporting = call.verb in {"update", "progress", "finish"}
         rules = [
             (call.headers.get("authorization") != f"Bearer {TOKEN}", 403, "The API key is invalid"),
-            (call.verb not in {"GET", "start", "update", "finish"}, 404, "Not Found"),
+            (call.verb not in {"GET", "start", "update", "progress", "finish"}, 404, "Not Found"),
             (reporting and not self.started, 409, "This execution has not yet started"),
             (call.verb == "start" and self.started, 409, "This execution has already started"),
             (

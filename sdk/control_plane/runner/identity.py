@@ -27,7 +27,11 @@ class Identity:
     """The variables that a worker gets, read once.
 
     Attributes:
+        project_name: the project.
+        version_id: the version, `ver-...`.
         function_name: `name` or `module:name`.
+        invocation_id: the invocation, `inv-...`.
+        execution_id: the execution, `exe-...`.
         project_folder: absolute path of the user's code.
         api_url: base address of the API without a trailing slash.
         api_key: the token of this execution.
@@ -48,7 +52,11 @@ class Identity:
                 if len(missing) < 3
                 else f"The environment variables {', '.join(missing)} are missing"
             )
+        self.project_name = values["PROJECT_NAME"]
+        self.version_id = values["VERSION_ID"]
         self.function_name = values["FUNCTION_NAME"]
+        self.invocation_id = values["INVOCATION_ID"]
+        self.execution_id = values["EXECUTION_ID"]
         self.api_url = values["API_URL"].rstrip("/")
         self.api_key = values["API_KEY"]
         self.project_folder = os.path.abspath(_look_up(environment, "PROJECT_FOLDER"))  # noqa: PTH100 - fast start

@@ -42,7 +42,9 @@ def find_function(function_name: str, *, folder: str) -> "Callable[..., object]"
             f"{attribute!r} in the module {module_name!r} cannot be called: it is of the type "
             f"{type(function).__name__}. {_offer(module)}"
         )
-    return function
+    # What `@function` has made. It is asked this way since its module need not be loaded here.
+    decorated: Callable[..., object] = getattr(function, "__control_plane_function__", function)
+    return decorated
 
 
 def _import(name: str, folder: str) -> "ModuleType":

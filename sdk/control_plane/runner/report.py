@@ -45,6 +45,9 @@ class Report:
     Time is up one minute after the invocation's deadline (ten minutes after the first try while
     the deadline is not known). After a SIGTERM, `start` and `update` give up within five seconds,
     so that the function still gets to clean up.
+
+    Attributes:
+        attempt: which attempt this is, from 1; known after `start`.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Report:
         self._transport = Transport(identity.api_url, api_key=identity.api_key, timeout=timeout)
         self._grace = grace
         self._least_patience = least_patience
+        self.attempt = 1
         self._give_up_at = time.monotonic() + patience
 
     def start(self) -> str | None:
@@ -95,6 +99,7 @@ class Report:
             text: str | None = info["input"]
             creation_time = int(info["invocation_creation_time"])
             timeout_seconds = int(info["execution_spec"]["timeout_seconds"])
+            self.attempt = int(info.get("attempt", 1))
         except (KeyError, TypeError, ValueError) as error:
             raise ReportingEnded(
                 f"the API's answer to start cannot be read ({type(error).__name__}: {error})",

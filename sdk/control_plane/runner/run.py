@@ -3,9 +3,12 @@
 import os
 import sys
 
+from control_plane.context import Current, enter
+from control_plane.mailbox import open_mailbox
 from control_plane.runner.execution import Ending, ending_of, execute
 from control_plane.runner.failure import describe, shorten
 from control_plane.runner.identity import EnvironmentIsIncompleteError, Identity
+from control_plane.runner.progress import ProgressReports
 from control_plane.runner.project import find_function
 from control_plane.runner.report import RefusedReportError, Report, ReportingEnded
 from control_plane.runner.sigterm import Sigterm
@@ -55,13 +58,32 @@ def _work(sigterm: Sigterm, process_id: int) -> int:
     except BaseException as error:  # noqa: BLE001 - SystemExit at import, too, is a failure
         ending = ending_of(error)
     input_text = report.start()
+    progress = ProgressReports(identity)
     if function is not None:
+        enter(_context(identity, report, sigterm))
+        open_mailbox(progress.mailbox)
         ending = execute(function, input_text, report=report, sigterm=sigterm)
     if os.getpid() != process_id:
         # A child that the user's code has forked has come out of the function, too. The execution
         # belongs to its parent.
         return _EXIT_CODES[ending.outcome]
+    progress.flush(seconds=5.0 if sigterm.arrived_at is None else 1.0)
     return _finish(ending, report=report, project_folder=identity.project_folder)
+
+
+def _context(identity: Identity, report: Report, sigterm: Sigterm) -> Current:
+    creation_time, timeout_seconds = sigterm.time_limit or (0, 0)
+    return Current(
+        project=identity.project_name,
+        version=identity.version_id,
+        function=identity.function_name,
+        invocation_id=identity.invocation_id,
+        execution_id=identity.execution_id,
+        attempt=report.attempt,
+        deadline_seconds=creation_time + timeout_seconds,
+        api_url=identity.api_url,
+        api_key=identity.api_key,
+    )
 
 
 def _finish(ending: Ending, *, report: Report, project_folder: str) -> int:

@@ -77,17 +77,21 @@ class Transport:
             "Accept": "application/json",
         }
 
-    def send(self, method: str, path: str, content: "dict[str, Any] | None" = None) -> Answer:
-        """Send one request and read the whole answer.
+    def send(
+        self,
+        method: str,
+        path: str,
+        content: "dict[str, Any] | None" = None,
+        *,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send one request, with `content` as JSON or with `body`, and read the whole answer.
 
         Raises:
             NoAnswerError: the connection failed, or the other side was silent for too long.
         """
-        body = (
-            None
-            if content is None
-            else json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace")
-        )
+        if content is not None:
+            body = json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace")
         arrived = False
         try:
             self._connect()

@@ -1,0 +1,273 @@
+"""Calling a function for each of many inputs: `map`, `starmap` and their async twins."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Literal, TypeVar, overload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from control_plane.errors import ControlPlaneError
+    from control_plane.mapping import OnProgress, Plan
+
+R = TypeVar("R")
+
+DEFAULT_MAX_PARALLEL = 32
+
+
+class Mappable(Generic[R]):
+    """Something that can be called for each of many inputs; the base of `Function`."""
+
+    def _plan(self) -> "Plan":
+        """Say how calls are started."""
+        raise NotImplementedError
+
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        progress: "bool | OnProgress" = ...,
+    ) -> Iterator[R]: ...
+
+    @overload
+    def map(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = ...,
+    ) -> "Iterator[R | ControlPlaneError]": ...
+
+    def map(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = DEFAULT_MAX_PARALLEL,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
+    ) -> Iterator[Any]:
+        """Call it once for each input, the one argument, and give the results.
+
+        All calls are of one version. Calls begin when the first result is asked for; inputs are
+        read as they are needed. If the iteration ends early, by an error or by `close`, calls that
+        have not ended are cancelled.
+
+        Args:
+            inputs: one argument each.
+            max_parallel: calls that may be open at once. How many of them run at once is the
+                function's `max_concurrency`.
+            ordered: give results in the order of the inputs; False: as they come.
+            return_exceptions: give the error of a call in place of its result; False: raise the
+                first one.
+            progress: True for a bar on the terminal, if `rich` is installed; or a function that is
+                told how many calls have ended, and how many there are (None if that is not known).
+
+        Raises:
+            InvocationError: a call has no result; subclasses say why.
+        """
+        return self._map(
+            ((each,) for each in inputs),
+            _length(inputs),
+            max_parallel=max_parallel,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
+    @overload
+    def starmap(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        progress: "bool | OnProgress" = ...,
+    ) -> Iterator[R]: ...
+
+    @overload
+    def starmap(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = ...,
+    ) -> "Iterator[R | ControlPlaneError]": ...
+
+    def starmap(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = DEFAULT_MAX_PARALLEL,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
+    ) -> Iterator[Any]:
+        """As `map`, where each input holds all the arguments of a call, by position."""
+        return self._map(
+            (tuple(each) for each in inputs),
+            _length(inputs),
+            max_parallel=max_parallel,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
+    @overload
+    def map_async(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        progress: "bool | OnProgress" = ...,
+    ) -> "AsyncIterator[R]": ...
+
+    @overload
+    def map_async(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = ...,
+    ) -> "AsyncIterator[R | ControlPlaneError]": ...
+
+    def map_async(
+        self,
+        inputs: Iterable[Any],
+        *,
+        max_parallel: int = DEFAULT_MAX_PARALLEL,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
+    ) -> "AsyncIterator[Any]":
+        """See `map`; for `async for`."""
+        return self._map_async(
+            ((each,) for each in inputs),
+            _length(inputs),
+            max_parallel=max_parallel,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
+    @overload
+    def starmap_async(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        progress: "bool | OnProgress" = ...,
+    ) -> "AsyncIterator[R]": ...
+
+    @overload
+    def starmap_async(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = ...,
+    ) -> "AsyncIterator[R | ControlPlaneError]": ...
+
+    def starmap_async(
+        self,
+        inputs: Iterable[Iterable[Any]],
+        *,
+        max_parallel: int = DEFAULT_MAX_PARALLEL,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
+    ) -> "AsyncIterator[Any]":
+        """See `starmap`; for `async for`."""
+        return self._map_async(
+            (tuple(each) for each in inputs),
+            _length(inputs),
+            max_parallel=max_parallel,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
+    def _map(
+        self,
+        inputs: Iterable[tuple[Any, ...]],
+        total: int | None,
+        *,
+        max_parallel: int,
+        ordered: bool,
+        return_exceptions: bool,
+        progress: "bool | OnProgress",
+    ) -> Iterator[Any]:
+        # Imported here, as below: workers that call nothing need none of it.
+        from control_plane.bar import reporting  # noqa: PLC0415 - see above
+        from control_plane.mapping import iterate  # noqa: PLC0415 - see above
+
+        _check(max_parallel)
+        with reporting(progress) as on_progress:
+            yield from iterate(
+                inputs,
+                self._plan(),
+                total=total,
+                max_parallel=max_parallel,
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                on_progress=on_progress,
+            )
+
+    async def _map_async(
+        self,
+        inputs: Iterable[tuple[Any, ...]],
+        total: int | None,
+        *,
+        max_parallel: int,
+        ordered: bool,
+        return_exceptions: bool,
+        progress: "bool | OnProgress",
+    ) -> "AsyncIterator[Any]":
+        from contextlib import aclosing  # noqa: PLC0415 - see above
+
+        from control_plane.bar import reporting  # noqa: PLC0415 - see above
+        from control_plane.mapping import iterate_async  # noqa: PLC0415 - see above
+
+        _check(max_parallel)
+        with reporting(progress) as on_progress:
+            results = iterate_async(
+                inputs,
+                self._plan(),
+                total=total,
+                max_parallel=max_parallel,
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                on_progress=on_progress,
+            )
+            async with aclosing(results):
+                async for result in results:
+                    yield result
+
+
+def _check(max_parallel: int) -> None:
+    if max_parallel < 1:
+        raise ValueError(f"max_parallel is {max_parallel}: it must be 1 or more")
+
+
+def _length(inputs: object) -> int | None:
+    try:
+        return len(inputs)  # type: ignore[arg-type]  # asked in order to find out
+    except TypeError:
+        return None
