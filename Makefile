@@ -101,6 +101,10 @@ record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; neve
 openapi: $(DEV_STAMP) ## Write the OpenAPI snapshot that the tests compare with
 	@$(BIN)/control-plane openapi --output tests/api/openapi.json
 
+.PHONY: sdk-reference
+sdk-reference: $(DEV_STAMP) ## Write the reference of the Python library from its docstrings
+	@$(BIN)/python -m tests.sdk_reference
+
 .PHONY: clean
 clean: ## Delete the virtual environment and what tools left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache bench/results

@@ -1,6 +1,7 @@
 """The clients that functions and invocations use where none is given to them."""
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -60,6 +61,13 @@ _clients: dict[tuple[int, Profile], Client] = {}
 _clients_of_loops: WeakKeyDictionary[
     asyncio.AbstractEventLoop, dict[Profile, tuple[AsyncClient, AsyncIterator[None]]]
 ] = WeakKeyDictionary()
+
+
+@atexit.register
+def _close_clients() -> None:
+    for (process_id, _), client in _clients.items():
+        if process_id == os.getpid():
+            client.close()
 
 
 def _default_server() -> Profile:

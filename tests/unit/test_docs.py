@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import control_plane
 import pytest
+
+from tests.sdk_reference import CHAPTERS, DOCUMENT, reference
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -24,3 +27,9 @@ def test_the_table_of_rules_names_tests_that_exist() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_reference_of_the_library_is_up_to_date_and_complete() -> None:
+    assert DOCUMENT.read_text() == reference(), "run `make sdk-reference`"
+    named = {name.partition(".")[2] for names in CHAPTERS.values() for name in names}
+    assert set(control_plane.__all__) - named == set()
