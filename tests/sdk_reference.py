@@ -173,10 +173,8 @@ def _items(block: str, section: str) -> str:
     lines = textwrap.dedent(block).strip("\n")
     if section == "Returns":
         return lines + "\n"
-    return "".join(
-        f"- {re.sub(r'^([*]*[A-Za-z_]+):', r'`\1`:', ' '.join(item.split()))}\n"
-        for item in re.split(r"\n(?=\S)", lines)
-    )
+    items = [" ".join(item.split()) for item in re.split(r"\n(?=\S)", lines)]
+    return "".join("- " + re.sub(r"^([*]*[A-Za-z_]+):", r"`\1`:", item) + "\n" for item in items)
 
 
 if __name__ == "__main__":
