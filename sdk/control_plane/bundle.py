@@ -18,6 +18,8 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+from control_plane.errors import ControlPlaneError
+
 PIECE_BYTES: Final = 2**20
 """Files are uploaded in pieces of this size; the server counts on it."""
 IGNORE_FILES: Final = (".gitignore", ".controlplaneignore")
@@ -39,7 +41,7 @@ ALWAYS_IGNORED: Final = frozenset(
 """Names that are never part of a bundle. A folder with a `pyvenv.cfg` is not, either."""
 
 
-class BundleError(Exception):
+class BundleError(ControlPlaneError):
     """A folder that cannot be bundled; one line that names the file and says what to do."""
 
 

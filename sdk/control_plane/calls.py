@@ -6,12 +6,13 @@ and the async client share everything but the sending.
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from control_plane.models import (
+    BundleInfo,
     InvocationInfo,
     InvocationPage,
     InvocationPath,
@@ -91,15 +92,43 @@ def get_version(project: str, version: str) -> Call[Version]:
     return Call(method="GET", path=_path(projects=project, versions=version), read=Version.read)
 
 
-def create_version(project: str, definition: Mapping[str, Any]) -> Call[Version]:
-    """Register a version. There is no key to make a second one of the same harmless."""
+def create_version(
+    project: str, definition: Mapping[str, Any], *, repeatable: bool = False
+) -> Call[Version]:
+    """Register a version.
+
+    There is no key that makes a second request give the same version. Those to whom a version that
+    nobody has heard of does no harm set `repeatable`.
+    """
     return Call(
         method="POST",
         path=_path(projects=project) + "/versions",
         content=_json(definition),
         headers=_JSON,
         read=Version.read,
-        repeatable=False,
+        repeatable=repeatable,
+    )
+
+
+def announce_bundle(project: str, manifest: Mapping[str, Any]) -> Call[BundleInfo]:
+    """Announce a code bundle, and ask which of its pieces the server does not have."""
+    return Call(
+        method="POST",
+        path=_path(projects=project) + "/bundles",
+        content=_json(manifest),
+        headers=_JSON,
+        read=BundleInfo.read,
+    )
+
+
+def upload_pieces(project: str, digest: str, pieces: Iterable[tuple[str, bytes]]) -> Call[Json]:
+    """Upload pieces of a code bundle, each with its SHA-256: 4 MiB at most together."""
+    return Call(
+        method="POST",
+        path=_path(projects=project, bundles=digest) + "/pieces",
+        content=b"".join(b"%s %d\n%s" % (sha.encode(), len(each), each) for sha, each in pieces),
+        headers={"Content-Type": "application/octet-stream"},
+        read=dict,
     )
 
 

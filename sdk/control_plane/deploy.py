@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from control_plane import calls
 from control_plane.bundle import Bundle, make_bundle
-from control_plane.deploy_http import DeploymentApi, RefusedError
-from control_plane.discovery import Spec, discover
+from control_plane.client import Client
+from control_plane.discovery import discover
+from control_plane.errors import ConflictError, ControlPlaneError
+from control_plane.models import Version
 
 Stage = Literal["find", "bundle", "upload", "register", "prepare"]
 
@@ -21,8 +24,8 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
 
-class DeploymentError(Exception):
-    """A deployment that has come to nothing; the text says why."""
+class DeploymentError(ControlPlaneError):
+    """The server reads a bundle otherwise than this library: they do not fit together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class FunctionState:
     """How far a function is."""
 
     name: str
-    status: Literal["PENDING", "READY", "FAILED"]
+    status: str
+    """PENDING, READY or FAILED."""
     error: str | None
     """Why it has failed, or what is in its way."""
 
@@ -57,7 +61,7 @@ class Deployment:
 
 
 def deploy(
-    api: DeploymentApi,
+    client: Client,
     folder: Path,
     *,
     project: str,
@@ -70,7 +74,7 @@ def deploy(
     """Deploy a folder. Doing it again uploads only what has changed.
 
     Args:
-        api: the server.
+        client: the way to the server.
         folder: the project's folder.
         project: its name; the project is created if need be.
         image: a container image that holds the code, instead of uploading it.
@@ -85,8 +89,8 @@ def deploy(
     Raises:
         DiscoveryError: the functions cannot be found.
         BundleError: the folder cannot be bundled.
-        RefusedError: the server has refused a request, or does not answer.
         DeploymentError: the server cannot take this bundle.
+        Also what `Client` raises.
     """
     report("find", "")
     found = discover(folder, modules=modules, python=python)
@@ -97,97 +101,78 @@ def deploy(
         report("bundle", "")
         bundle = make_bundle(folder)
         report("bundle", f"{len(bundle.files)} files, {size_text(bundle.size)}")
-    create_project(api, project)
+    create_project(client, project)
     if image is None:
-        uploaded = upload(api, bundle, project=project, report=report)
+        uploaded = upload(client, bundle, project=project, report=report)
         image = bundle.image
     report("register", "")
-    version = _register(api, project, image=image, functions=found.functions)
-    report("register", str(version["version_id"]))
-    version = _wait(api, project, version, seconds=wait_seconds, report=report)
+    definition = {"default_docker_image": image, "functions": found.functions}
+    # If the first answer was lost there are two versions, and nobody calls the first one.
+    version = client.run(calls.create_version(project, definition, repeatable=True))
+    report("register", version.version_id)
+    version = _wait(client, version, seconds=wait_seconds, report=report)
     return Deployment(
         project=project,
-        version_id=version["version_id"],
+        version_id=version.version_id,
         image=image,
         functions=tuple(_states_of(version)),
         uploaded_bytes=uploaded,
     )
 
 
-def create_project(api: DeploymentApi, project: str) -> None:
+def create_project(client: Client, project: str) -> None:
     """Create a project; fine if it is there.
 
     Raises:
-        RefusedError: the name is wrong.
+        What `Client` raises.
     """
     try:
-        api.request("PUT", "projects", project)
-    except RefusedError as error:
-        if error.status != 409:
-            raise
+        client.create_project(project)
+    except ConflictError:
+        return
 
 
 def upload(
-    api: DeploymentApi, bundle: Bundle, *, project: str, report: Report = lambda _stage, _text: None
+    client: Client, bundle: Bundle, *, project: str, report: Report = lambda _stage, _text: None
 ) -> int:
     """Upload what the server does not have of a bundle; returns how many bytes that was.
 
     Raises:
         BundleError: a file has changed meanwhile.
-        RefusedError: the server has refused a request.
-        DeploymentError: the server reads the bundle otherwise than this SDK.
+        DeploymentError: the server reads the bundle otherwise than this library.
+        Also what `Client` raises.
     """
     report("upload", "")
-    announced = api.request("POST", "projects", project, "bundles", json=bundle.manifest)
-    if announced["digest"] != bundle.digest:
+    announced = client.run(calls.announce_bundle(project, bundle.manifest))
+    if announced.digest != bundle.digest:
         raise DeploymentError(
-            "The server gives the code bundle another digest: SDK and server do not fit together"
+            "The server gives the code bundle another digest: library and server do not fit "
+            "together"
         )
-    missing = set(announced["missing_pieces"])
     sent = 0
-    batch: list[bytes] = []
+    batch: list[tuple[str, bytes]] = []
 
     def flush() -> None:
         if batch:
-            api.request(
-                *("POST", "projects", project, "bundles", bundle.digest, "pieces"),
-                content=b"".join(batch),
-            )
+            client.run(calls.upload_pieces(project, bundle.digest, batch))
             batch.clear()
             report("upload", size_text(sent))
 
     pending = 0
-    for piece, content in bundle.read(missing):
+    for piece, content in bundle.read(set(announced.missing_pieces)):
         if pending + len(content) > _UPLOAD_BYTES:
             flush()
             pending = 0
-        batch.append(b"%s %d\n%s" % (piece.encode(), len(content), content))
+        batch.append((piece, content))
         pending += len(content) + 80
         sent += len(content)
     flush()
-    if not missing:
+    if not announced.missing_pieces:
         report("upload", "nothing has changed")
     return sent
 
 
-def _register(
-    api: DeploymentApi, project: str, *, image: str, functions: Sequence[Spec]
-) -> dict[str, Any]:
-    version: dict[str, Any] = api.request(
-        *("POST", "projects", project, "versions"),
-        json={"default_docker_image": image, "functions": functions},
-    )
-    return version
-
-
-def _wait(
-    api: DeploymentApi,
-    project: str,
-    version: dict[str, Any],
-    *,
-    seconds: float,
-    report: Report,
-) -> dict[str, Any]:
+def _wait(client: Client, version: Version, *, seconds: float, report: Report) -> Version:
     end = time.monotonic() + seconds
     pause = _FIRST_PAUSE
     while True:
@@ -201,17 +186,19 @@ def _wait(
             return version
         time.sleep(pause)
         pause = min(pause * 1.3, _LONGEST_PAUSE)
-        version = api.request("GET", "projects", project, "versions", version["version_id"])
+        version = client.get_version(version.project_name, version.version_id)
 
 
-def _states_of(version: dict[str, Any]) -> list[FunctionState]:
+def _states_of(version: Version) -> list[FunctionState]:
     return [
         FunctionState(
-            name=function["function_name"],
-            status=function["preparation"]["status"],
-            error=function["preparation"]["error"],
+            name=function.function_name,
+            status=function.preparation.status
+            if function.preparation
+            else function.function_status,
+            error=function.preparation.error if function.preparation else None,
         )
-        for function in version["functions"]
+        for function in version.functions
     ]
 
 

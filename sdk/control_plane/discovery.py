@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.errors import ControlPlaneError
+
 PROJECT_FILE: Final = "control-plane.toml"
 _IMPORT_SECONDS: Final = 120
 _RESOURCES: Final = ("virtual_cpus", "memory_gbs", "max_concurrency")
@@ -30,7 +32,7 @@ Spec = dict[str, Any]
 """A function as the API's `POST .../versions` takes it."""
 
 
-class DiscoveryError(Exception):
+class DiscoveryError(ControlPlaneError):
     """The functions of a project cannot be found; the text says why, maybe with a traceback."""
 
 

@@ -150,6 +150,16 @@ class Version(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundleInfo(Model):
+    """A code bundle that was announced."""
+
+    digest: str
+    """`bundle://` with the digest is an image for a version."""
+    missing_pieces: tuple[str, ...]
+    """SHA-256 of each piece that is still to be uploaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InvocationPath:
     """The names that lead to an invocation."""
 

@@ -30,11 +30,13 @@ def greet(name: str = "world") -> str:
 }
 
 
-def deploy(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+def deploy(stack: Stack, *arguments: str, key: str = API_KEY) -> subprocess.CompletedProcess[str]:
     environment = {
         "CONTROL_PLANE_API_URL": f"http://127.0.0.1:{stack.port}",
-        "CONTROL_PLANE_API_KEY": API_KEY,
+        "CONTROL_PLANE_API_KEY": key,
         "PATH": os.environ["PATH"],
+        # No profiles of whoever runs the tests.
+        "XDG_CONFIG_HOME": "/nowhere",
     }
     return run("deploy", *arguments, environment=environment, seconds=120)
 
@@ -153,14 +155,21 @@ def test_what_cannot_be_deployed_is_said(
 
 def test_a_wrong_key_or_address_is_one_line(stack: Stack, write_project: WriteProject) -> None:
     folder = str(write_project(GREET))
-    for arguments, code, text in (
-        (["--project", "x", "--key", "wrong"], 1, "Error: The API key is invalid"),
-        ([], 2, "Error: Missing option '--project'."),
-        (["--project", "x", "--key", ""], 2, "Error: There is no API key"),
+    for arguments, key, code, text in (
+        (["--project", "x", "--key", "wrong"], API_KEY, 1, "Error: The API key is invalid"),
+        ([], API_KEY, 2, "Error: Missing option '--project'."),
+        (["--project", "x"], "", 2, "Error: No key for http://127.0.0.1:"),
+        (["--project", "x", "--profile", "y"], API_KEY, 2, "Error: There is no profile 'y' in "),
+        (
+            ["--project", "x", "--url", "http://127.0.0.1:1"],
+            API_KEY,
+            1,
+            "Error: http://127.0.0.1:1",
+        ),
     ):
-        ended = deploy(stack, folder, *arguments)
-        assert ended.returncode == code
+        ended = deploy(stack, folder, *arguments, key=key)
+        assert ended.returncode == code, ended.stderr
         assert ended.stderr.splitlines()[-1].startswith(text)
-    assert one_line(deploy(stack, folder, "--project", "x" * 65).stderr) == (
+    assert one_line(deploy(stack, folder, "--project", "x" * 65).stderr).startswith(
         "Error: The project name is too long"
     )

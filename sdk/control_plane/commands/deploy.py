@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from control_plane.commands.server import server_options
+
 if TYPE_CHECKING:
+    from control_plane.client import Client
     from control_plane.deploy import Deployment, Report, Stage
 
 _TITLES = {
@@ -56,30 +59,17 @@ _TITLES = {
     type=click.FloatRange(min=0),
     help="How long to wait until the functions are ready.",
 )
-@click.option(
-    "--url",
-    envvar="CONTROL_PLANE_API_URL",
-    default="http://127.0.0.1:5000",
-    show_default=True,
-    help="Address of the server.",
-)
-@click.option(
-    "--key",
-    envvar="CONTROL_PLANE_API_KEY",
-    metavar="KEY",
-    help="The API key; better in CONTROL_PLANE_API_KEY, since others see arguments.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@server_options
 def deploy(
     *,
+    client: "Client",
     folder: Path,
     project: str,
     image: str | None,
     modules: tuple[str, ...],
     python: Path | None,
     wait_seconds: float,
-    url: str,
-    key: str | None,
     as_json: bool,
 ) -> None:
     """Upload the code in DIR, register a version of its functions, wait until they are ready.
@@ -89,27 +79,19 @@ def deploy(
     Ends with 0 if all functions are ready, with 1 if not, with 2 if it was called wrongly.
     """
     from control_plane import deploy as deployment
-    from control_plane.bundle import BundleError
-    from control_plane.deploy_http import DeploymentApi, RefusedError
-    from control_plane.discovery import DiscoveryError
 
-    if not key:
-        raise click.UsageError("There is no API key: set CONTROL_PLANE_API_KEY")
     began = time.monotonic()
-    try:
-        with DeploymentApi(url, key) as api, _progress(quiet=as_json) as report:
-            deployed = deployment.deploy(
-                api,
-                folder,
-                project=project,
-                image=image,
-                modules=modules,
-                python=python,
-                wait_seconds=wait_seconds,
-                report=report,
-            )
-    except (BundleError, DiscoveryError, RefusedError, deployment.DeploymentError) as error:
-        raise click.ClickException(str(error)) from error
+    with _progress(quiet=as_json) as report:
+        deployed = deployment.deploy(
+            client,
+            folder,
+            project=project,
+            image=image,
+            modules=modules,
+            python=python,
+            wait_seconds=wait_seconds,
+            report=report,
+        )
     if as_json:
         click.echo(json.dumps(_as_json(deployed)))
     else:
@@ -136,7 +118,7 @@ def _print(deployed: "Deployment", *, seconds: float) -> None:
     width = max((len(function.name) for function in deployed.functions), default=0)
     colours = {"READY": "green", "FAILED": "red", "PENDING": "yellow"}
     for function in deployed.functions:
-        status = click.style(function.status, fg=colours[function.status])
+        status = click.style(function.status, fg=colours.get(function.status))
         click.echo(f"  {function.name:<{width}}  {status}")
     # All functions of a bundle fail for the same reason, as a rule.
     for error in dict.fromkeys(function.error for function in deployed.functions):

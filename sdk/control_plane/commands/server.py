@@ -1,0 +1,48 @@
+"""Which server a command is for: options that go before the environment and the profiles."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
+import click
+
+R = TypeVar("R")
+
+
+def server_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options `--url`, `--key` and `--profile`, and hand it a `client`.
+
+    To be put below the other options. Without these three the client is what `find_server` finds.
+    Errors of the library end the command with their text: exit status 2 if it is not known which
+    server is meant, else 1.
+    """
+
+    @click.option(
+        "--url", metavar="URL", help="Address of the server; else from CONTROL_PLANE_API_URL."
+    )
+    @click.option(
+        "--key",
+        metavar="KEY",
+        help="API key; better in CONTROL_PLANE_API_KEY or a profile: others see arguments.",
+    )
+    @click.option("--profile", metavar="NAME", help="A server that `control-plane login` knows.")
+    @wraps(command)
+    def with_client(
+        *args: object, url: str | None, key: str | None, profile: str | None, **kwargs: object
+    ) -> R:
+        # Imported here, so that `--help` is quick.
+        from control_plane.client import Client  # noqa: PLC0415 - see above
+        from control_plane.errors import (  # noqa: PLC0415 - see above
+            ConfigurationError,
+            ControlPlaneError,
+        )
+
+        try:
+            with Client(url, key, profile=profile) as client:
+                return command(*args, client=client, **kwargs)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from None
+        except ControlPlaneError as error:
+            raise click.ClickException(str(error)) from None
+
+    return with_client
