@@ -15,15 +15,14 @@ PACKAGE = ROOT / "sdk" / "control_plane"
 
 HEAD = """# Reference of the Python library
 
-Made from the docstrings by `make sdk-reference`; do not edit. [sdk.md](sdk.md) explains how the
-parts belong together.
+Made from the docstrings by `make sdk-reference`; do not edit. How the parts belong
+together stands in the library's [README](../sdk/README.md).
 """
 
 CHAPTERS: dict[str, list[str]] = {
     "Define functions": [
         "functions.function",
         "functions.DefinedFunction",
-        "functions.defined_functions",
         "local.call_local",
     ],
     "Inside a function": [

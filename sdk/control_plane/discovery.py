@@ -25,8 +25,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "memory_gbs": 0.5,
     "max_concurrency": 10,
     "max_retries": 0,
-    "timeout_seconds": 600,
+    "timeout_seconds": 3600,
 }
+"""As of `@function`."""
 
 Spec = dict[str, Any]
 """A function as the API's `POST .../versions` takes it."""
@@ -51,8 +52,8 @@ def discover(
     """Find the functions of a project.
 
     In a project whose `control-plane.toml` names a `command`, they are the tables `functions.NAME`
-    of that file. Otherwise they are the decorated functions of the modules: those given, or
-    `tool.control-plane.modules` in `pyproject.toml`, or `main`.
+    of that file. Otherwise they are the decorated functions that the modules define or import: the
+    modules given, or `tool.control-plane.modules` in `pyproject.toml`, or `main`.
 
     Args:
         folder: the project's folder.

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_DEFAULT_MODULE = "main"
-
 
 class _ModuleIsMissingError(Exception):
     """The project has no module of this name."""
+
+
+class _FunctionIsHiddenError(Exception):
+    """Workers would not find a function; the text says why."""
 
 
 def _main() -> None:
@@ -33,6 +35,8 @@ def _main() -> None:
         answer: dict[str, Any] = {"functions": _functions(modules)}
     except _ModuleIsMissingError as error:
         answer = {"error": f"There is no module {str(error)!r} in {folder}"}
+    except _FunctionIsHiddenError as error:
+        answer = {"error": str(error)}
     except BaseException as error:  # noqa: BLE001 - SystemExit at import, too, is a failure
         answer = {"error": _explain(error, folder)}
     with open(answer_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - no pathlib here
@@ -40,7 +44,7 @@ def _main() -> None:
 
 
 def _functions(modules: "list[str]") -> "list[dict[str, Any]]":
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in modules:
         # The built-in leaves the import system's own frames out of tracebacks.
         try:
@@ -50,20 +54,32 @@ def _functions(modules: "list[str]") -> "list[dict[str, Any]]":
                 raise _ModuleIsMissingError(name) from None
             raise
         for attribute, value in _decorated(sys.modules[name]):
-            full_name = attribute if name == _DEFAULT_MODULE else f"{name}:{attribute}"
-            found.setdefault(id(value), {**value.spec, "function_name": full_name})
+            _check(value, f"{name}.{attribute}")
+            # Its own name, by which it calls itself and others call it, wherever it was found.
+            found[value.spec["function_name"]] = value.spec
     return list(found.values())
 
 
 def _decorated(module: "ModuleType") -> "list[tuple[str, Any]]":
-    values = [
+    """Give what `@function` has made, among it what the module has imported."""
+    return [
         (attribute, value)
         for attribute, value in vars(module).items()
         if type(value).__module__.startswith("control_plane.")
         and isinstance(getattr(value, "spec", None), dict)
     ]
-    # A function with two names is called by its own.
-    return sorted(values, key=lambda item: item[0] != getattr(item[1], "__name__", None))
+
+
+def _check(function: "Any", place: str) -> None:  # noqa: ANN401 - what the SDK there has made
+    module = sys.modules.get(function.__module__)
+    local = function.__control_plane_function__
+    # What workers find must be the function itself, or what was decorated.
+    if getattr(module, function.__qualname__, None) not in (function, local):
+        raise _FunctionIsHiddenError(
+            f"Workers could not find {place}: its own name is {function.__qualname__!r} in the "
+            f"module {function.__module__!r}, where there is no such function. Define it with def "
+            "at the top level of the module, under the name that it keeps"
+        )
 
 
 def _explain(error: BaseException, folder: str) -> str:

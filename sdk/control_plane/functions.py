@@ -18,7 +18,6 @@ from control_plane.mappable import Mappable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
-    from types import ModuleType
 
     from control_plane.client import BaseClient, Client
     from control_plane.connection import Connection
@@ -396,27 +395,6 @@ def function(
     # So that a mistake shows in the decorator's own line, whatever it is put on.
     function_spec("any", **settings)
     return Decorator(settings)
-
-
-def defined_functions(module: "ModuleType") -> "list[DefinedFunction[..., Any, Any]]":
-    """Give the functions that a module defines with `@function`, in the order of their names.
-
-    Those that it has imported from other modules are left out.
-
-    Raises:
-        DefinitionError: one of them cannot be found by its name.
-    """
-    found: dict[str, DefinedFunction[..., Any, Any]] = {}
-    for name, value in vars(module).items():
-        if not isinstance(value, DefinedFunction) or value.__module__ != module.__name__:
-            continue
-        if name != value.__qualname__:
-            raise DefinitionError(
-                f"{name!r} in the module {module.__name__!r} is the function "
-                f"{value.__qualname__!r}: workers could not find it. Give both the same name"
-            )
-        found[name] = value
-    return [found[name] for name in sorted(found)]
 
 
 def _define(

@@ -20,7 +20,8 @@ from control_plane import (
     NotFoundError,
     WaitTimeoutError,
 )
-from control_plane.functions import defined_functions
+from control_plane.deploy import deploy
+from control_plane.functions import DefinedFunction
 
 from tests.e2e.stack import API_KEY, Stack
 from tests.library.project import main
@@ -28,20 +29,10 @@ from tests.library.project import main
 FOLDER = Path(main.__file__).parent
 
 
-def in_main(defined: Function[..., object]) -> str:
-    """The name that a function has where the project's folder is the first one."""
-    return defined.name.partition(":")[2]
-
-
 @pytest.fixture(scope="session")
 def version(stack: Stack) -> str:
     with Client(stack.caller.url, API_KEY) as client:
-        client.create_project("library")
-        specs = [{**each.spec, "function_name": in_main(each)} for each in defined_functions(main)]
-        version = client.create_version(
-            "library", {"default_docker_image": FOLDER.as_uri(), "functions": specs}
-        )
-        return version.version_id
+        return deploy(client, FOLDER, project="library").version_id
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +42,9 @@ def surroundings(stack: Stack, version: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CONTROL_PLANE_API_URL", stack.caller.url)
     monkeypatch.setenv("CONTROL_PLANE_API_KEY", API_KEY)
     monkeypatch.setenv("CONTROL_PLANE_PROJECT_NAME", "library")
-    for each in defined_functions(main):
-        monkeypatch.setattr(each, "name", in_main(each))
+    for each in vars(main).values():
+        if isinstance(each, DefinedFunction):
+            monkeypatch.setattr(each, "name", each.__name__)
     yield
     # Connections that nobody holds any more would be reported in a later test.
     gc.collect()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,10 +18,8 @@ from control_plane import (
     function,
     progress,
 )
-from control_plane.functions import defined_functions
 
 from core.contract.functions import FunctionSpec
-from core.contract.versions import VersionDefinition
 from tests.library.project import main
 from tests.sdk.workers import SDK
 
@@ -61,9 +58,8 @@ def test_specs_are_data_that_the_server_accepts() -> None:
         },
     }
     FunctionSpec.model_validate(local.spec)
-    specs = [each.spec for each in defined_functions(main)]
-    assert "retry_spec" not in specs[0]
-    VersionDefinition.model_validate({"default_docker_image": "x", "functions": specs})
+    assert "retry_spec" not in main.square.spec
+    FunctionSpec.model_validate(main.square.spec)
 
 
 @pytest.mark.parametrize(
@@ -134,18 +130,6 @@ def test_names_are_those_that_the_runner_looks_up(tmp_path: Path) -> None:
     assert said(str(tmp_path / "other.py")) == "other:f"
     assert said("-m", "other") == "other:f"
     assert said("-c", "import other") == "other:f"
-
-
-def test_functions_of_a_module_are_found_if_workers_can_find_them() -> None:
-    names = [each.__name__ for each in defined_functions(main)]
-    assert names == sorted(names)
-    assert {"square", "letters"} <= set(names)
-    assert "wait_for_file" not in names
-    assert defined_functions(sys.modules[__name__]) == []
-    odd = ModuleType(main.__name__)
-    odd.__dict__["other_name"] = main.square
-    with pytest.raises(DefinitionError, match="'other_name' in the module"):
-        defined_functions(odd)
 
 
 def test_outside_of_a_function_there_is_no_call_and_progress_does_nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from control_plane import Client, InvocationCancelledError
-from control_plane.functions import DefinedFunction
+from control_plane.deploy import deploy
 
 from tests.e2e.stack import API_KEY, Stack
 
@@ -17,12 +17,9 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def deployed(stack: Stack, name: str) -> dict[str, Any]:
     """Deploy an example as the project of the same name; returns what its main.py defines."""
     folder = EXAMPLES / name
-    defined = runpy.run_path(str(folder / "main.py"), run_name="main")
-    specs = [each.spec for each in defined.values() if isinstance(each, DefinedFunction)]
     with Client(stack.caller.url, API_KEY) as client:
-        client.create_project(name)
-        client.create_version(name, {"default_docker_image": folder.as_uri(), "functions": specs})
-    return defined
+        assert deploy(client, folder, project=name).is_ready
+    return runpy.run_path(str(folder / "main.py"), run_name="main")
 
 
 @pytest.fixture(autouse=True)

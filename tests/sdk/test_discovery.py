@@ -4,19 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from control_plane import function
 from control_plane.discovery import DiscoveryError, discover
 
 from tests.sdk.test_bundle import write
-
-# What the SDK's decorator makes, as far as discovery looks at it.
-DECORATOR = """
-def decorated(function, **more):
-    class Function:
-        __module__ = "control_plane.function"
-        __name__ = function.__name__
-        spec = {"function_name": function.__name__, **more}
-    return Function()
-"""
 
 
 def names_of(folder: Path, *modules: str) -> list[str]:
@@ -29,42 +20,46 @@ def test_decorated_functions_are_found_by_the_names_that_workers_find_them_by(
     write(
         tmp_path,
         {
-            "decorator.py": DECORATOR,
             "main.py": """
 print("importing")
-from decorator import decorated
+from control_plane import function
 from jobs.images import resize
 
-@decorated
+@function
 def greet(): ...
 
 alias = greet
 
 def plain(): ...
 
-@decorated
-def add(): ...
+bound_to_another_name = function(plain)
+
+@function
+async def add(): ...
 """,
             "jobs/images.py": """
-from decorator import decorated
+from control_plane import function
 
-@decorated
+@function(cpu=2)
 def resize(): ...
 
-@decorated
+@function
 def crop(): ...
 """,
         },
     )
-    assert names_of(tmp_path) == ["resize", "greet", "add"]
-    assert names_of(tmp_path, "main", "jobs.images") == [
-        *("resize", "greet", "add", "jobs.images:crop"),
-    ]
+    # What main has imported keeps the name by which it is called from there.
+    in_main = ["jobs.images:resize", "greet", "plain", "add"]
+    assert names_of(tmp_path) == in_main
+    assert names_of(tmp_path, "main", "jobs.images") == [*in_main, "jobs.images:crop"]
     assert names_of(tmp_path, "jobs.images") == ["jobs.images:resize", "jobs.images:crop"]
     (tmp_path / "pyproject.toml").write_text('[tool.control-plane]\nmodules = ["jobs.images"]\n')
     assert names_of(tmp_path) == ["jobs.images:resize", "jobs.images:crop"]
     assert discover(tmp_path, modules=["main"]).output == "importing\n"
     assert list(tmp_path.rglob("*.pyc")) == []
+
+
+def a() -> None: ...
 
 
 def test_declared_functions_need_no_import(tmp_path: Path) -> None:
@@ -85,11 +80,8 @@ retry_spec = { initial_interval_seconds = 5 }
         },
     )
     first, second = discover(tmp_path).functions
-    assert first == {
-        "function_name": "a",
-        "resource_spec": {"virtual_cpus": 1.0, "memory_gbs": 0.5, "max_concurrency": 10},
-        "execution_spec": {"max_retries": 0, "timeout_seconds": 600},
-    }
+    # As if it was decorated without any arguments.
+    assert first == {**function(a).spec, "function_name": "a"}
     assert second["function_name"] == "b c"
     assert second["resource_spec"]["virtual_cpus"] == 2
     assert second["execution_spec"]["max_retries"] == 3
@@ -106,6 +98,10 @@ retry_spec = { initial_interval_seconds = 5 }
         ({"main.py": "import sys; sys.exit(3)"}, "SystemExit: 3"),
         ({"main.py": "import os; print('last words', flush=True); os._exit(7)"}, "last words"),
         ({"main.py": "import package.gone"}, "No module named 'package'"),
+        (
+            {"main.py": "from control_plane import function\nf = function(lambda x: x)\n"},
+            "Workers could not find main.f: its own name is '<lambda>' in the module 'main'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, files: dict[str, str], text: str) -> None:
