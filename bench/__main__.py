@@ -4,8 +4,6 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from bench.engine import bare_completions
+from bench.imports import imports, print_imports, python_start
 from bench.instant import InstantProvisioner
 from bench.limit import slot_handover
 from bench.listing import listing, print_listing
@@ -96,12 +95,6 @@ def _client(stack: Stack) -> aiohttp.ClientSession:
     )
 
 
-def _python_start() -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - began
-
-
 async def _cold_start(folder: Path, *, count: int) -> Json:
     project = folder / "noop"
     project.mkdir()
@@ -115,7 +108,7 @@ async def _cold_start(folder: Path, *, count: int) -> Json:
     async with running_stack(options) as stack, _client(stack) as http:
         function = await _deploy(http, project.as_uri())
         for number in range(count + 3):
-            baseline.append(await asyncio.to_thread(_python_start))
+            baseline.append(await asyncio.to_thread(python_start))
             began, clock = time.perf_counter(), time.time()
             path = await function.start()
             accepted = time.perf_counter() - began
@@ -177,6 +170,8 @@ def _print(cold: Json, throughput: Json, handover: Json) -> None:
 
 
 async def _main(count: int, rows: int, output: Path | None) -> None:
+    imported = await asyncio.to_thread(imports, count=count)
+    print_imports(imported)
     with tempfile.TemporaryDirectory(prefix="control-plane-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -189,6 +184,7 @@ async def _main(count: int, rows: int, output: Path | None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         figures = {
+            "imports": imported,
             "cold_start": cold,
             "throughput": throughput,
             "slot_handover": handover,
