@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from control_plane.context import Current, enter
 from control_plane.mailbox import open_mailbox
@@ -67,8 +68,16 @@ def _work(sigterm: Sigterm, process_id: int) -> int:
         # A child that the user's code has forked has come out of the function, too. The execution
         # belongs to its parent.
         return _EXIT_CODES[ending.outcome]
-    progress.flush(seconds=5.0 if sigterm.arrived_at is None else 1.0)
+    progress.flush(seconds=_patience_with_progress(sigterm.arrived_at))
     return _finish(ending, report=report, project_folder=identity.project_folder)
+
+
+def _patience_with_progress(sigterm_arrived_at: float | None) -> float:
+    """Give the seconds that the last progress report may take."""
+    if sigterm_arrived_at is None:
+        return 5.0
+    # What is left of the time to clean up is for the report of the outcome, which comes after this.
+    return max(1.0, sigterm_arrived_at + 4.0 - time.time())
 
 
 def _context(identity: Identity, report: Report, sigterm: Sigterm) -> Current:
