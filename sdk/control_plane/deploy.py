@@ -95,12 +95,12 @@ def deploy(
     report("find", "")
     found = discover(folder, modules=modules, python=python)
     names = [spec["function_name"] for spec in found.functions]
-    report("find", f"{len(names)} function{'s' * (len(names) != 1)}: {', '.join(names)}")
+    report("find", f"{_counted(len(names), 'function')}: {', '.join(names)}")
     uploaded = 0
     if image is None:
         report("bundle", "")
         bundle = make_bundle(folder)
-        report("bundle", f"{len(bundle.files)} files, {size_text(bundle.size)}")
+        report("bundle", f"{_counted(len(bundle.files), 'file')}, {size_text(bundle.size)}")
     create_project(client, project)
     if image is None:
         uploaded = upload(client, bundle, project=project, report=report)
@@ -209,3 +209,7 @@ def size_text(size: int) -> str:
     if size < 2**20:
         return f"{size / 1024:.1f} KiB"
     return f"{size / 2**20:.1f} MiB"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
