@@ -21,8 +21,8 @@ together stands in the library's [README](../sdk/README.md).
 
 CHAPTERS: dict[str, list[str]] = {
     "Define functions": [
-        "functions.function",
-        "functions.DefinedFunction",
+        "decorator.function",
+        "decorator.DefinedFunction",
         "local.call_local",
     ],
     "Inside a function": [

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from control_plane.client import AsyncClient, Client
     from control_plane.context import Current, current
+    from control_plane.decorator import DefinedFunction, function
     from control_plane.errors import (
         ApiError,
         AuthenticationError,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         WaitTimeoutError,
     )
-    from control_plane.functions import DefinedFunction, Function, function
+    from control_plane.functions import Function
     from control_plane.invocation import Invocation
     from control_plane.local import call_local
     from control_plane.mailbox import progress
@@ -71,12 +72,12 @@ _MODULES = {
     "AsyncClient": "client",
     "Client": "client",
     "Current": "context",
-    "DefinedFunction": "functions",
+    "DefinedFunction": "decorator",
     "Function": "functions",
     "Invocation": "invocation",
     "call_local": "local",
     "current": "context",
-    "function": "functions",
+    "function": "decorator",
     "progress": "mailbox",
 }
 

@@ -20,8 +20,8 @@ from control_plane import (
     NotFoundError,
     WaitTimeoutError,
 )
+from control_plane.decorator import DefinedFunction
 from control_plane.deploy import deploy
-from control_plane.functions import DefinedFunction
 
 from tests.e2e.stack import API_KEY, Stack
 from tests.library.project import main
