@@ -33,7 +33,12 @@ CHAPTERS: dict[str, list[str]] = {
         "interruption.InvocationCancelled",
         "interruption.InvocationTimedOut",
     ],
-    "Call functions": ["functions.Function", "mappable.Mappable", "invocation.Invocation"],
+    "Call functions": [
+        "functions.Function",
+        "mappable.Mappable",
+        "mappable.MapOptions",
+        "invocation.Invocation",
+    ],
     "Errors": [
         "errors.ControlPlaneError",
         "errors.DefinitionError",

@@ -133,7 +133,7 @@ class Client(BaseClient):
                 time.sleep(step.seconds)
 
     def health(self) -> Json:
-        """Ask whether the API answers; needs no key."""
+        """Ask whether the API answers; it does not look at the key."""
         return self.run(calls.get_health())
 
     def list_projects(self) -> tuple[Project, ...]:

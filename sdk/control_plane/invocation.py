@@ -1,6 +1,7 @@
 """The handle on one call of a function."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,13 @@ R_co = TypeVar("R_co", covariant=True)
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
-_TRACEBACK = "\n\nTraceback (most recent call last):\n"
+# Where the runner's text of an error goes over to what Python shows of it. The last form is that of
+# a mistake in the syntax, and the text before may have empty lines, too.
+_TRACEBACK = re.compile(
+    r"\n\n(?=Traceback \(most recent call last\):\n"
+    r"|  \+ Exception Group Traceback \(most recent call last\):\n"
+    r'|  File ".*", line \d+\n)'
+)
 
 
 class Invocation(Generic[R_co]):
@@ -259,8 +266,8 @@ def _error_of(last: Execution | None, info: InvocationInfo) -> tuple[str, str]:
     if message is None:
         cause = None if last is None else last.cause
         return info.phase_detail or (cause or "failed").replace("_", " "), ""
-    error, mark, rest = message.partition(_TRACEBACK)
-    return error, (mark + rest).strip()
+    error, *traceback = _TRACEBACK.split(message, maxsplit=1)
+    return error, "".join(traceback).rstrip()
 
 
 def _detail(info: InvocationInfo) -> str:

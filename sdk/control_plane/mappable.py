@@ -1,7 +1,7 @@
 """Calling a function for each of many inputs: `map`, `starmap` and their async twins."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-DEFAULT_MAX_PARALLEL = 32
+
+class MapOptions(TypedDict, total=False):
+    """How `map` and its like go about it."""
+
+    max_parallel: int
+    """Calls that may be open at once, 32 if it is not given. How many of them run at once is the
+    function's `max_concurrency`."""
+    ordered: bool
+    """True, as if it is not given: results in the order of the inputs. False: as they come."""
+    progress: "bool | OnProgress"
+    """True for a bar on the terminal, if `rich` is installed; or a function that is told how many
+    calls have ended, and how many there are (None if that is not known)."""
 
 
 class Mappable(Generic[R]):
@@ -27,31 +38,21 @@ class Mappable(Generic[R]):
         self,
         inputs: Iterable[Any],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> Iterator[R]: ...
 
     @overload
     def map(
-        self,
-        inputs: Iterable[Any],
-        *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
-        return_exceptions: bool,
-        progress: "bool | OnProgress" = ...,
+        self, inputs: Iterable[Any], *, return_exceptions: bool, **options: Unpack[MapOptions]
     ) -> "Iterator[R | ControlPlaneError]": ...
 
     def map(
         self,
         inputs: Iterable[Any],
         *,
-        max_parallel: int = DEFAULT_MAX_PARALLEL,
-        ordered: bool = True,
         return_exceptions: bool = False,
-        progress: "bool | OnProgress" = False,
+        **options: Unpack[MapOptions],
     ) -> Iterator[Any]:
         """Call it once for each input, the one argument, and give the results.
 
@@ -61,35 +62,23 @@ class Mappable(Generic[R]):
 
         Args:
             inputs: one argument each.
-            max_parallel: calls that may be open at once. How many of them run at once is the
-                function's `max_concurrency`.
-            ordered: give results in the order of the inputs; False: as they come.
             return_exceptions: give the error of a call in place of its result; False: raise the
                 first one.
-            progress: True for a bar on the terminal, if `rich` is installed; or a function that is
-                told how many calls have ended, and how many there are (None if that is not known).
+            **options: `max_parallel=32`, `ordered=True`, `progress=False`: see `MapOptions`.
 
         Raises:
             InvocationError: a call has no result; subclasses say why.
         """
-        return self._map(
-            ((each,) for each in inputs),
-            _length(inputs),
-            max_parallel=max_parallel,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-        )
+        each = ((value,) for value in inputs)
+        return self._map(each, _length(inputs), return_exceptions=return_exceptions, **options)
 
     @overload
     def starmap(
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> Iterator[R]: ...
 
     @overload
@@ -97,70 +86,46 @@ class Mappable(Generic[R]):
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: bool,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> "Iterator[R | ControlPlaneError]": ...
 
     def starmap(
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = DEFAULT_MAX_PARALLEL,
-        ordered: bool = True,
         return_exceptions: bool = False,
-        progress: "bool | OnProgress" = False,
+        **options: Unpack[MapOptions],
     ) -> Iterator[Any]:
         """As `map`, where each input holds all the arguments of a call, by position."""
-        return self._map(
-            (tuple(each) for each in inputs),
-            _length(inputs),
-            max_parallel=max_parallel,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-        )
+        each = (tuple(values) for values in inputs)
+        return self._map(each, _length(inputs), return_exceptions=return_exceptions, **options)
 
     @overload
     def map_async(
         self,
         inputs: Iterable[Any],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[R]": ...
 
     @overload
     def map_async(
-        self,
-        inputs: Iterable[Any],
-        *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
-        return_exceptions: bool,
-        progress: "bool | OnProgress" = ...,
+        self, inputs: Iterable[Any], *, return_exceptions: bool, **options: Unpack[MapOptions]
     ) -> "AsyncIterator[R | ControlPlaneError]": ...
 
     def map_async(
         self,
         inputs: Iterable[Any],
         *,
-        max_parallel: int = DEFAULT_MAX_PARALLEL,
-        ordered: bool = True,
         return_exceptions: bool = False,
-        progress: "bool | OnProgress" = False,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[Any]":
         """See `map`; for `async for`."""
+        each = ((value,) for value in inputs)
         return self._map_async(
-            ((each,) for each in inputs),
-            _length(inputs),
-            max_parallel=max_parallel,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
+            each, _length(inputs), return_exceptions=return_exceptions, **options
         )
 
     @overload
@@ -168,10 +133,8 @@ class Mappable(Generic[R]):
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[R]": ...
 
     @overload
@@ -179,29 +142,21 @@ class Mappable(Generic[R]):
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = ...,
-        ordered: bool = ...,
         return_exceptions: bool,
-        progress: "bool | OnProgress" = ...,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[R | ControlPlaneError]": ...
 
     def starmap_async(
         self,
         inputs: Iterable[Iterable[Any]],
         *,
-        max_parallel: int = DEFAULT_MAX_PARALLEL,
-        ordered: bool = True,
         return_exceptions: bool = False,
-        progress: "bool | OnProgress" = False,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[Any]":
         """See `starmap`; for `async for`."""
+        each = (tuple(values) for values in inputs)
         return self._map_async(
-            (tuple(each) for each in inputs),
-            _length(inputs),
-            max_parallel=max_parallel,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
+            each, _length(inputs), return_exceptions=return_exceptions, **options
         )
 
     def _map(
@@ -209,10 +164,10 @@ class Mappable(Generic[R]):
         inputs: Iterable[tuple[Any, ...]],
         total: int | None,
         *,
-        max_parallel: int,
-        ordered: bool,
         return_exceptions: bool,
-        progress: "bool | OnProgress",
+        max_parallel: int = 32,
+        ordered: bool = True,
+        progress: "bool | OnProgress" = False,
     ) -> Iterator[Any]:
         # Imported here, as below: workers that call nothing need none of it.
         from control_plane.bar import reporting  # noqa: PLC0415 - see above
@@ -235,10 +190,10 @@ class Mappable(Generic[R]):
         inputs: Iterable[tuple[Any, ...]],
         total: int | None,
         *,
-        max_parallel: int,
-        ordered: bool,
         return_exceptions: bool,
-        progress: "bool | OnProgress",
+        max_parallel: int = 32,
+        ordered: bool = True,
+        progress: "bool | OnProgress" = False,
     ) -> "AsyncIterator[Any]":
         from contextlib import aclosing  # noqa: PLC0415 - see above
 

@@ -184,6 +184,8 @@ class _PlainTransport:
                     request_id=response.headers.get("X-Request-ID", ""),
                 )
         except (OSError, HTTPException) as error:
+            if connection is not None:
+                connection.close()
             return NoAnswer(reason=_reason(error), may_have_arrived=arrived)
         else:
             # Whatever interrupts this leaves the connection to be collected, not to be used again.

@@ -12,12 +12,15 @@ from control_plane.errors import (
     BadRequestError,
     ConflictError,
     ControlPlaneError,
+    InvocationFailedError,
     NotFoundError,
     ServerConnectionError,
     ServerUnavailableError,
     WaitTimeoutError,
 )
-from control_plane.models import InvocationPath
+from control_plane.invocation import result_of
+from control_plane.models import InvocationInfo, InvocationPath
+from control_plane.runner.failure import describe
 
 from standalone.ports import free_port
 from tests.e2e.conftest import PROJECT
@@ -248,3 +251,43 @@ async def test_async_wait_can_be_given_up(stack: Stack, tmp_path: Path) -> None:
                 await client.wait_for_invocation(call.path)
         gate.touch()
         assert (await client.wait_for_invocation(call.path, timeout=60)).phase == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("code", "headline", "traceback"),
+    [
+        (
+            "raise ValueError('a\\n\\nb')",
+            "ValueError: a\n\nb",
+            "Traceback (most recent call last):\n",
+        ),
+        (
+            "raise ExceptionGroup('several', [KeyError('x')])",
+            "ExceptionGroup: several (1 sub-exception)",
+            "  + Exception Group Traceback (most recent call last):\n",
+        ),
+        ("def f(:", "SyntaxError: invalid syntax (main.py, line 1)", '  File "main.py", line 1\n'),
+    ],
+)
+def test_error_of_a_function_is_told_from_its_traceback(
+    code: str, headline: str, traceback: str
+) -> None:
+    """Of any shape that Python gives it."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - any
+        exec(compile(code, "main.py", "exec"))  # noqa: S102 - ours
+    error = raised.value
+    if isinstance(error, SyntaxError):
+        # The frames above it are the runner's.
+        error.__traceback__ = None
+    execution = {
+        "execution_id": "exe-1",
+        "worker_status": "TERMINATED",
+        "creation_time": 1,
+        "last_update_time": 2,
+        "error_message": describe(error, project_folder="/nowhere"),
+    }
+    ended = {"invocation_status": "TERMINATED", "phase": "FAILED", "executions": [execution]}
+    with pytest.raises(InvocationFailedError) as caught:
+        result_of(InvocationInfo.read({**INVOCATION, **ended}))
+    assert caught.value.error == headline
+    assert caught.value.remote_traceback.startswith(traceback)
