@@ -7,7 +7,16 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from api import bundles, errors, executions, invocations, projects, system, versions
+from api import (
+    bundles,
+    errors,
+    executions,
+    invocations,
+    invocations_by_id,
+    projects,
+    system,
+    versions,
+)
 from api.context import Context
 from api.errands import Errands
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
@@ -75,6 +84,7 @@ def create_app_without_context() -> ControlPlaneApi:
         bundles.router,
         versions.router,
         invocations.router,
+        invocations_by_id.router,
         executions.router,
     ):
         app.include_router(router)

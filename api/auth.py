@@ -217,7 +217,7 @@ async def authorise_cancelling(
 
 
 async def authorise_listing(
-    session: AsyncSession, principal: Principal, *, parent: ParentInvocationDefinition | None
+    session: AsyncSession, principal: Principal, *, parent_id: str | None
 ) -> None:
     """Let a worker list the children of its own invocation.
 
@@ -227,7 +227,7 @@ async def authorise_listing(
     if isinstance(principal, Root):
         return
     scope = await _scope_of(session, principal)
-    if parent is None or parent.invocation_id != scope.invocation_id:
+    if parent_id != scope.invocation_id:
         raise WorkerTokenScopeError
 
 

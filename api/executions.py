@@ -1,6 +1,7 @@
 """Routes for executions: what workers report, and reading."""
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
@@ -31,7 +32,7 @@ from core.errors import (
     VersionDoesNotExistError,
 )
 from registry import executions
-from registry.logs import read_log
+from registry.logs import find_log_place, read_log
 
 router = APIRouter(
     prefix=(
@@ -50,6 +51,9 @@ _MISSING = (
     InvocationDoesNotExistError,
     ExecutionDoesNotExistError,
 )
+MAX_EPOCH_SECONDS: Final = 253_402_300_799
+"""The end of the year 9999: the last second that a timestamp of Python can be in."""
+
 _NOT_RUNNING = (
     ExecutionHasNotStartedError,
     ExecutionHasAlreadyFinishedError,
@@ -130,16 +134,39 @@ async def get_execution_logs(
     initial_offset: Annotated[
         CleanText | None, Query(description="`next_offset` of a page; absent for the beginning")
     ] = None,
+    since: Annotated[
+        float | None,
+        Query(
+            ge=0,
+            le=MAX_EPOCH_SECONDS,
+            allow_inf_nan=False,
+            description=(
+                "Epoch seconds: leave out the lines that were copied from the worker before. "
+                "Lines are copied in groups, soon after they were written"
+            ),
+        ),
+    ] = None,
+    tail: Annotated[
+        int | None, Query(ge=0, description="Begin so many lines before the present end")
+    ] = None,
 ) -> ExecutionLogs:
     """Give a page of an execution's output.
 
     While more lines may come, `next_offset` tells where to go on, also after a page without lines;
-    it is null once everything has been read.
+    it is null once everything has been read. Of several places to begin at, the last one counts.
     """
     offset = 0 if initial_offset is None else parse_log_offset(initial_offset)
     async with context.registry.autocommit() as session:
         await authorise_reading_execution(session, caller)
         found = await executions.get_execution(session, path)
+        if since is not None or tail is not None:
+            place = await find_log_place(
+                session,
+                found.execution,
+                since=None if since is None else datetime.fromtimestamp(since, UTC),
+                tail=tail,
+            )
+            offset = max(offset, place)
         page = await read_log(
             session,
             found.execution,

@@ -1,6 +1,5 @@
 """Routes for invocations."""
 
-import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
@@ -25,7 +24,7 @@ from api.parameters import (
     InvocationIdText,
 )
 from api.views import invocation_info, invocations_list
-from api.waiting import WaitSeconds, turn_to_read, wait_for_change
+from api.waiting import WaitSeconds, read_when_ended
 from core.contract.base import CleanText
 from core.contract.invocations import (
     InvocationDefinition,
@@ -171,38 +170,28 @@ async def get_invocation(
     wait: WaitSeconds = None,
 ) -> InvocationInfo:
     """Give an invocation with its executions; with `wait`, as soon as it is TERMINATED."""
+    version_id = function.version_id
 
-    async def read(version_id: VersionId | None) -> invocations.InvocationDetails:
+    async def read() -> invocations.InvocationDetails:
+        nonlocal version_id
         async with context.registry.autocommit() as session:
             await authorise_reading_invocation(
                 session, caller, invocation_id=InvocationId(invocation_id)
             )
-            return await invocations.get_invocation(
+            found = await invocations.get_invocation(
                 session,
                 project_name=function.project_name,
                 version_id=version_id,
                 function_name=function.function_name,
                 invocation_id=InvocationId(invocation_id),
             )
-
-    if not wait:
-        return invocation_info(await read(function.version_id), context.links)
-    until = asyncio.get_running_loop().time() + wait
-    with context.changes.watch(invocation_id) as changed:
-        async with turn_to_read(context.reads_of_waiters, until=until):
-            found = await read(function.version_id)
         # While it waits, `latest` may come to mean another version.
         version_id = VersionId(found.context.version.id)
-        is_time_left = True
-        while (
-            is_time_left
-            and found.invocation.status == InvocationStatus.RUNNING
-            and not context.changes.closing
-        ):
-            is_time_left = await wait_for_change(changed, request, until=until)
-            changed.clear()
-            async with turn_to_read(context.reads_of_waiters, until=until):
-                found = await read(version_id)
+        return found
+
+    found = await read_when_ended(
+        read, context, invocation_id=invocation_id, request=request, wait=wait
+    )
     return invocation_info(found, context.links)
 
 
@@ -240,7 +229,7 @@ async def list_invocations(
     offset = None if initial_offset is None else InvocationOffset.parse(initial_offset)
     parent = _parent_filter(parent_function_name, parent_invocation_id)
     async with context.registry.autocommit() as session:
-        await authorise_listing(session, caller, parent=parent)
+        await authorise_listing(session, caller, parent_id=parent_invocation_id)
         page = await invocation_pages.list_invocations(
             session,
             project_name=function.project_name,

@@ -13,6 +13,8 @@ from core.contract.functions import (
     RetrySpec,
 )
 from core.contract.invocations import (
+    ChildInvocationsList,
+    ChildInvocationSummary,
     InvocationInfo,
     InvocationsListForFunction,
     InvocationSummary,
@@ -26,7 +28,7 @@ from core.ids import run_id_of_execution
 from core.lifecycle import FunctionStatus, PreparationStatus
 from core.temporal import workflow_ui_url
 from registry.executions import ExecutionDetails
-from registry.invocation_pages import InvocationPage, ListedInvocation
+from registry.invocation_pages import ChildPage, InvocationPage, ListedInvocation
 from registry.invocations import InvocationDetails, Parent
 from registry.logs import LogPage
 from registry.tables import Execution, Function, Project
@@ -180,30 +182,49 @@ def invocations_list(page: InvocationPage, links: Links) -> InvocationsListForFu
         project_name=page.context.project.name,
         version_id=page.context.version.id,
         function_name=page.context.function.name,
-        invocations=[_invocation_summary(entry, links) for entry in page.entries],
+        invocations=[InvocationSummary(**_summary_facts(entry, links)) for entry in page.entries],
         next_offset=None if page.next_offset is None else str(page.next_offset),
     )
 
 
-def _invocation_summary(entry: ListedInvocation, links: Links) -> InvocationSummary:
+def children_list(page: ChildPage, links: Links) -> ChildInvocationsList:
+    """Show a page of the children of an invocation."""
+    return ChildInvocationsList(
+        project_name=page.context.project.name,
+        version_id=page.context.version.id,
+        function_name=page.context.function.name,
+        invocation_id=page.parent_id,
+        invocations=[
+            ChildInvocationSummary(
+                **_summary_facts(entry, links), function_name=entry.function_name
+            )
+            for entry in page.entries
+        ],
+        next_offset=None if page.next_offset is None else str(page.next_offset),
+    )
+
+
+def _summary_facts(entry: ListedInvocation, links: Links) -> dict[str, Any]:
+    """Give what all summaries of invocations share."""
     invocation = entry.invocation
     parent = None
     if entry.invocation.parent_id is not None and entry.parent_function_name is not None:
         parent = ParentInvocationReference(
             function_name=entry.parent_function_name, invocation_id=entry.invocation.parent_id
         )
-    return InvocationSummary(
-        invocation_id=invocation.id,
-        parent_invocation=parent,
-        cancellation_requested=invocation.cancellation_requested_at is not None,
-        cancellation_request_time=epoch_or_none(invocation.cancellation_requested_at),
-        invocation_status=invocation.status,
-        creation_time=epoch(invocation.created_at),
-        last_update_time=epoch(invocation.updated_at),
-        phase=invocation.phase,
-        phase_detail=invocation.phase_detail,
-        temporal_url=links.invocation(invocation.id),
-    )
+    return {
+        "invocation_id": invocation.id,
+        "parent_invocation": parent,
+        "cancellation_requested": invocation.cancellation_requested_at is not None,
+        "cancellation_request_time": epoch_or_none(invocation.cancellation_requested_at),
+        "invocation_status": invocation.status,
+        "creation_time": epoch(invocation.created_at),
+        "last_update_time": epoch(invocation.updated_at),
+        "phase": invocation.phase,
+        "phase_detail": invocation.phase_detail,
+        "attempts": entry.attempts,
+        "temporal_url": links.invocation(invocation.id),
+    }
 
 
 def execution_info(details: ExecutionDetails, links: Links) -> ExecutionInfo:

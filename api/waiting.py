@@ -1,12 +1,16 @@
 """Requests that wait for a change, and hold no database connection while they do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from fastapi import Query, Request
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from api.context import Context
+from core.lifecycle import InvocationStatus
+from registry.invocations import InvocationDetails
 
 MAX_WAIT_SECONDS: Final = 60
 
@@ -47,6 +51,42 @@ async def turn_to_read(turns: asyncio.Semaphore, *, until: float) -> AsyncIterat
         yield
     finally:
         turns.release()
+
+
+async def read_when_ended(
+    read: Callable[[], Awaitable[InvocationDetails]],
+    context: Context,
+    *,
+    invocation_id: str,
+    request: Request,
+    wait: float | None,
+) -> InvocationDetails:
+    """Read an invocation as soon as it is TERMINATED, and at the latest after `wait` seconds.
+
+    Args:
+        read: reads it, and judges each time whether the caller may.
+        context: what the route has.
+        invocation_id: the one that is read.
+        request: the one that waits.
+        wait: seconds; None or 0 to read it at once.
+    """
+    if not wait:
+        return await read()
+    until = asyncio.get_running_loop().time() + wait
+    with context.changes.watch(invocation_id) as changed:
+        async with turn_to_read(context.reads_of_waiters, until=until):
+            found = await read()
+        is_time_left = True
+        while (
+            is_time_left
+            and found.invocation.status == InvocationStatus.RUNNING
+            and not context.changes.closing
+        ):
+            is_time_left = await wait_for_change(changed, request, until=until)
+            changed.clear()
+            async with turn_to_read(context.reads_of_waiters, until=until):
+                found = await read()
+    return found
 
 
 async def wait_for_change(changed: asyncio.Event, request: Request, *, until: float) -> bool:

@@ -25,7 +25,7 @@ ASIDE: Final = "aside"
 EXCEPTIONS: Final = 100
 """Invocations of the rarer status: the oldest ones, where a scan would come to them last."""
 
-_FUNCTIONS = (ENDED, QUEUED, ASIDE, *(f"one-of-many-{number}" for number in range(100)))
+FUNCTIONS: Final = (ENDED, QUEUED, ASIDE, *(f"one-of-many-{number}" for number in range(100)))
 _MILLISECONDS_APART = 20
 
 _INSERT = text(
@@ -91,11 +91,11 @@ async def fill(registry: Registry, *, rows: int) -> Filled:
             session,
             project_name=PROJECT,
             default_docker_image="image",
-            functions=[_spec(name) for name in _FUNCTIONS],
+            functions=[_spec(name) for name in FUNCTIONS],
             provisioner="process",
         )
     ids = {function.name: function.id for function in version.functions}
-    many = [ids[name] for name in _FUNCTIONS if name.startswith("one-of-many-")]
+    many = [ids[name] for name in FUNCTIONS if name.startswith("one-of-many-")]
     await _insert(registry, [ids[ENDED]], rows=1, parent=None, mostly_running=False, oldest=rows)
     async with registry.transaction() as session:
         parent_id = str(await session.scalar(_OLDEST))

@@ -135,6 +135,14 @@ class FunctionDoesNotExistError(ControlPlaneError):
     detail = "A function with this name does not exist for this project version"
 
 
+class InvocationIdDoesNotExistError(ControlPlaneError):
+    """No function has such an invocation. For paths that name an invocation by its id alone."""
+
+    status = 404
+    reason = "invocation_id_missing"
+    detail = "An invocation with this ID does not exist"
+
+
 class InvocationDoesNotExistError(ControlPlaneError):
     """The function has no such invocation."""
 

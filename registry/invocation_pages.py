@@ -6,34 +6,43 @@ its size alone. Both indexes begin with what is equal for all entries and end wi
 - (function, status, id) for all invocations of a function,
 - (parent, function, status, id) for the children of one invocation.
 
+The children of one invocation are all of its version, so the second index also gives those of
+whatever function: a range for each function of the version.
+
 A list of both statuses merges the beginnings of two ranges. So no index without the status is
 needed, which every change of an invocation would have to write to as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Integer,
+    Subquery,
     bindparam,
+    func,
     literal,
     select,
+    true,
     tuple_,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, defer
+from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
-from core.ids import VersionId
+from core.errors import InvocationIdDoesNotExistError
+from core.ids import InvocationId, VersionId
 from core.lifecycle import InvocationStatus
 from registry.functions import AnySelect, get_function
+from registry.invocations import check_invocation_path, select_path_by_id
 from registry.slots import FunctionContext
-from registry.tables import Function, Invocation
+from registry.tables import Execution, Function, Invocation
 
 _MAX_MILLISECONDS = 2**48 - 1
 """The latest time that a time-ordered id can hold."""
@@ -41,6 +50,7 @@ _AFTER_ALL_IDS = "inv-g"
 """Greater than every id of an invocation: these have hexadecimal digits only."""
 
 _OF_PARENT = aliased(Invocation)
+_WITHOUT_INPUT = defer(Invocation.input, raiseload=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +60,8 @@ class ListedInvocation:
     invocation: Invocation
     parent_function_name: str | None
     """None if it has no parent."""
+    attempts: int
+    """Its executions so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,24 @@ class InvocationPage:
 
     context: FunctionContext
     entries: Sequence[ListedInvocation]
+    next_offset: InvocationOffset | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedChild(ListedInvocation):
+    """A child of an invocation in a list."""
+
+    function_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildPage:
+    """Some children of an invocation, newest first."""
+
+    context: FunctionContext
+    """Where the parent is."""
+    parent_id: InvocationId
+    entries: Sequence[ListedChild]
     next_offset: InvocationOffset | None
 
 
@@ -102,14 +132,72 @@ async def list_invocations(
         values["parent_function_name"] = parent.function_name
     rows = (await session.execute(_select_page(status, of_parent=parent is not None), values)).all()
     entries = [
-        ListedInvocation(invocation=invocation, parent_function_name=parent_function_name)
-        for invocation, parent_function_name in rows
+        ListedInvocation(
+            invocation=invocation, attempts=attempts, parent_function_name=parent_function_name
+        )
+        for invocation, attempts, parent_function_name in rows
     ]
-    next_offset = None
-    if len(entries) > page_size:
-        first = entries[page_size].invocation
-        next_offset = InvocationOffset(int(first.created_at.timestamp()), first.id)
-    return InvocationPage(context=context, entries=entries[:page_size], next_offset=next_offset)
+    return InvocationPage(
+        context=context,
+        entries=entries[:page_size],
+        next_offset=_offset_behind(entries, page_size=page_size),
+    )
+
+
+async def list_children(
+    session: AsyncSession,
+    parent_id: InvocationId,
+    *,
+    page_size: int,
+    offset: InvocationOffset | None = None,
+) -> ChildPage:
+    """Give a page of the children of an invocation, whatever their function, newest first.
+
+    Args:
+        session: the transaction.
+        parent_id: the invocation that has made them.
+        page_size: entries at most; 0 gives none, and the offset of the first.
+        offset: where to begin; that invocation is included and need not exist.
+
+    Raises:
+        InvocationIdDoesNotExistError: there is no such parent.
+    """
+    path = select_path_by_id().options(_WITHOUT_INPUT)
+    row = (await session.execute(path, {"invocation_id": parent_id})).one_or_none()
+    if row is None:
+        raise InvocationIdDoesNotExistError
+    context, _ = check_invocation_path(row)
+    values: dict[str, Any] = {
+        "version_id": context.version.id,
+        "parent_id": parent_id,
+        "before": _AFTER_ALL_IDS if offset is None else _first_id_behind(offset),
+        "one_more": page_size + 1,
+    }
+    rows = (await session.execute(_select_children(), values)).all()
+    entries = [
+        ListedChild(
+            invocation=invocation,
+            attempts=attempts,
+            function_name=function_name,
+            parent_function_name=context.function.name,
+        )
+        for invocation, attempts, function_name in rows
+    ]
+    return ChildPage(
+        context=context,
+        parent_id=parent_id,
+        entries=entries[:page_size],
+        next_offset=_offset_behind(entries, page_size=page_size),
+    )
+
+
+def _offset_behind(
+    entries: Sequence[ListedInvocation], *, page_size: int
+) -> InvocationOffset | None:
+    if len(entries) <= page_size:
+        return None
+    first = entries[page_size].invocation
+    return InvocationOffset(int(first.created_at.timestamp()), first.id)
 
 
 _ONE_MORE: BindParameter[int] = bindparam("one_more", type_=Integer(), literal_execute=True)
@@ -124,6 +212,14 @@ _FUNCTION_OF_PARENT = (
 )
 """Looked up for each entry. In a join, Postgres may go through all invocations for the parents."""
 
+_ATTEMPTS = (
+    select(func.coalesce(func.max(Execution.attempt), 0))
+    .where(Execution.invocation_id == Invocation.id)
+    .correlate(Invocation)
+    .scalar_subquery()
+)
+"""Looked up for each entry, in the index of their numbers, which follow one another from 1."""
+
 _NAMED_PARENT_EXISTS = (
     select(_OF_PARENT.id)
     .join(Function, Function.id == _OF_PARENT.function_id)
@@ -137,27 +233,67 @@ _NAMED_PARENT_EXISTS = (
 
 @cache
 def _select_page(status: InvocationStatus | None, *, of_parent: bool) -> AnySelect:
-    """Select (Invocation, name of its parent's function), newest first.
+    """Select (Invocation, attempts, name of its parent's function), newest first.
 
     Parameters of the statement: `function_id`, `before`, `one_more` and, for the children of one
     invocation, `parent_id` and `parent_function_name`.
     """
     statuses = InvocationStatus if status is None else (status,)
-    ranges = [_select_ids(each, of_parent=of_parent).subquery() for each in statuses]
-    ids = union_all(*(select(each.c.id) for each in ranges)).subquery()
-    page = select(ids.c.id).order_by(ids.c.id.desc()).limit(_ONE_MORE)
+    function_id: BindParameter[str] = bindparam("function_id")
+    ranges = [
+        _select_ids(each, function_id=function_id, of_parent=of_parent).subquery()
+        for each in statuses
+    ]
+    page = _newest(select(each.c.id) for each in ranges)
     if of_parent:
         page = page.where(_NAMED_PARENT_EXISTS)
     found = page.subquery()
+    return _in_order(select(Invocation, _ATTEMPTS, _FUNCTION_OF_PARENT), found)
+
+
+@cache
+def _select_children() -> AnySelect:
+    """Select (Invocation, attempts, name of its function), newest first.
+
+    Parameters of the statement: `version_id`, `parent_id`, `before`, `one_more`.
+    """
+    function = aliased(Function)
+    ranges = [
+        _select_ids(status, function_id=function.id, of_parent=True).lateral()
+        for status in InvocationStatus
+    ]
+    found = _newest(
+        select(each.c.id)
+        .select_from(function)
+        .join(each, true())
+        .where(function.version_id == bindparam("version_id"))
+        for each in ranges
+    ).subquery()
+    children = select(Invocation, _ATTEMPTS, Function.name).join(
+        Function, Function.id == Invocation.function_id
+    )
+    return _in_order(children, found)
+
+
+def _newest(ranges: Iterable[AnySelect]) -> AnySelect:
+    ids = union_all(*ranges).subquery()
+    return select(ids.c.id).order_by(ids.c.id.desc()).limit(_ONE_MORE)
+
+
+def _in_order(entries: AnySelect, page: Subquery) -> AnySelect:
     return (
-        select(Invocation, _FUNCTION_OF_PARENT)
-        .join(found, found.c.id == Invocation.id)
-        .options(defer(Invocation.input, raiseload=True))
+        entries.join(page, page.c.id == Invocation.id)
+        .options(_WITHOUT_INPUT)
         .order_by(Invocation.id.desc())
     )
 
 
-def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
+def _select_ids(
+    status: InvocationStatus,
+    *,
+    function_id: ColumnElement[str] | InstrumentedAttribute[str],
+    of_parent: bool,
+) -> AnySelect:
     """Select the ids of one status, newest first.
 
     The status is compared by its order, and sorted by, although it is the same for all entries:
@@ -168,7 +304,7 @@ def _select_ids(status: InvocationStatus, *, of_parent: bool) -> AnySelect:
     same_status = literal(status, type_=listed.status.type)
     before = bindparam("before", type_=listed.id.type)
     ids = select(listed.id).where(
-        listed.function_id == bindparam("function_id"),
+        listed.function_id == function_id,
         # Where the range begins, seen from its newest entry, and where it ends. A comparison of
         # rows could not end it: Postgres would read on through the other status.
         tuple_(listed.status, listed.id) < tuple_(same_status, before),

@@ -16,6 +16,7 @@ from core.contract.invocations import ParentInvocationDefinition
 from core.errors import (
     FunctionDoesNotExistError,
     InvocationDoesNotExistError,
+    InvocationIdDoesNotExistError,
     ParentInvocationDoesNotExistError,
 )
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
@@ -30,7 +31,7 @@ from registry.functions import (
 )
 from registry.idempotency import find_repeated, insert_once, request_digest
 from registry.slots import FunctionContext
-from registry.tables import Execution, Function, Invocation
+from registry.tables import Execution, Function, Invocation, Project, Version
 
 MAX_QUEUE_POSITION: Final = 1000
 """Stands for every place from there on: counting a million who wait would take a second each time.
@@ -207,7 +208,25 @@ async def get_invocation(
         invocation_id=invocation_id,
     )
     query = _select_invocation_details(newest_version=version_id is None)
-    row = (await session.execute(query, names)).one_or_none()
+    return await _details(session, (await session.execute(query, names)).one_or_none())
+
+
+async def get_invocation_by_id(
+    session: AsyncSession, invocation_id: InvocationId
+) -> InvocationDetails:
+    """Give an invocation of any function, as `get_invocation` does.
+
+    Raises:
+        InvocationIdDoesNotExistError: there is none.
+    """
+    query = _select_details_by_id()
+    row = (await session.execute(query, {"invocation_id": invocation_id})).one_or_none()
+    if row is None:
+        raise InvocationIdDoesNotExistError
+    return await _details(session, row)
+
+
+async def _details(session: AsyncSession, row: AnyRow | None) -> InvocationDetails:
     context, invocation = check_invocation_path(row)
     parent = None
     if row is not None and row[4] is not None:
@@ -244,9 +263,30 @@ def select_invocation_path(*, newest_version: bool) -> AnySelect:
 
 @cache
 def _select_invocation_details(*, newest_version: bool) -> AnySelect:
+    return _with_parent(select_invocation_path(newest_version=newest_version))
+
+
+@cache
+def select_path_by_id() -> AnySelect:
+    """Select (Project, Version, Function, Invocation); the parameter: `invocation_id`."""
     return (
-        select_invocation_path(newest_version=newest_version)
-        .add_columns(_OF_PARENT, _FUNCTION_OF_PARENT.name)
+        select(Project, Version, Function, Invocation)
+        .select_from(Invocation)
+        .join(Function, Function.id == Invocation.function_id)
+        .join(Version, Version.id == Function.version_id)
+        .join(Project, Project.id == Version.project_id)
+        .where(Invocation.id == bindparam("invocation_id"))
+    )
+
+
+@cache
+def _select_details_by_id() -> AnySelect:
+    return _with_parent(select_path_by_id())
+
+
+def _with_parent(path: AnySelect) -> AnySelect:
+    return (
+        path.add_columns(_OF_PARENT, _FUNCTION_OF_PARENT.name)
         .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
         .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
         .options(defer(_OF_PARENT.input, raiseload=True))

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select, true
+from sqlalchemy import func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.lifecycle import WorkerStatus
@@ -40,6 +41,42 @@ async def read_log(
     if not has_more and (complete or (without_worker and not page)):
         return LogPage(lines=page, next_offset=None)
     return LogPage(lines=page, next_offset=offset + len(page))
+
+
+async def find_log_place(
+    session: AsyncSession,
+    execution: Execution,
+    *,
+    since: datetime | None = None,
+    tail: int | None = None,
+) -> int:
+    """Give the index of the line at which to begin to read.
+
+    Both are answered from the end of the primary key's range: `tail` looks at one chunk, `since` at
+    those that are to be read and one more.
+
+    Args:
+        session: the transaction.
+        execution: whose log it is.
+        since: leave out what was certainly written before this. Chunks have the time at which they
+            were copied, so some lines before it may be among those that are given.
+        tail: so many lines before the present end, or all if there are fewer.
+    """
+    newest_first = (
+        select(LogChunk.next_line)
+        .where(LogChunk.execution_id == execution.id)
+        .order_by(LogChunk.first_line.desc())
+        .limit(1)
+    )
+    place = 0
+    if since is not None:
+        # What has no time is of an older server.
+        before = or_(LogChunk.copied_at < since, LogChunk.copied_at.is_(None))
+        place = await session.scalar(newest_first.where(before)) or 0
+    if tail is not None:
+        end = await session.scalar(newest_first) or 0
+        place = max(place, end - tail)
+    return place
 
 
 async def _read_lines(

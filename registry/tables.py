@@ -321,3 +321,5 @@ class LogChunk(Base):
     lines: Mapped[list[str]]
     # Where the provisioner goes on reading after this chunk, in its own words.
     next_offset: Mapped[str]
+    # When it was copied, soon after its lines were written; null in chunks of older servers.
+    copied_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())

@@ -98,7 +98,30 @@ class InvocationSummary(ContractModel):
     """Epoch seconds."""
     phase: Phase
     phase_detail: str | None
+    attempts: int
+    """How many executions it has had so far."""
     temporal_url: str | None
+
+
+class ChildInvocationSummary(InvocationSummary):
+    """An invocation in a list of those that one invocation has made."""
+
+    function_name: str
+
+
+class ChildInvocationsList(ContractModel):
+    """A page of the invocations that an invocation has made."""
+
+    project_name: str
+    version_id: str
+    function_name: str
+    """The function of the invocation that has made them."""
+    invocation_id: str
+    """The invocation that has made them."""
+    invocations: list[ChildInvocationSummary]
+    """Newest first."""
+    next_offset: str | None
+    """Pass it as `initial_offset` to get the next page; null on the last one."""
 
 
 class InvocationsListForFunction(ContractModel):

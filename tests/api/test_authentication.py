@@ -103,7 +103,7 @@ async def test_every_route_needs_a_key_unless_it_is_listed_as_public(
             assert isinstance(route, AuthenticatedRoute), path
             assert_error(answer, 403, "Not authenticated")
     assert paths > PUBLIC_PATHS
-    assert len(paths) == 20
+    assert len(paths) == 22
 
 
 class Family:
@@ -177,6 +177,8 @@ async def test_a_worker_whose_execution_has_ended_reads_nothing_any_more(
         (f"{family.execution}/logs", {}),
         (family.own, {}),
         (family.child, {}),
+        (f"/invocations/{id_of(family.child)}", {}),
+        (f"/invocations/{id_of(family.own)}/children", {}),
         (f"{family.function}/invocations", mine),
         ("/projects/shop", {}),
         ("/projects/shop/versions/latest", {}),
@@ -219,6 +221,11 @@ async def test_a_worker_reads_itself_and_its_children(family: Family) -> None:
     await family.allowed("GET", family.child)
     await family.refused("GET", family.stranger)
     await family.refused("GET", f"{family.function}/invocations/inv-none")
+    by_id = "/invocations/{}".format
+    await family.allowed("GET", by_id(id_of(family.own)))
+    await family.allowed("GET", by_id(id_of(family.child)))
+    await family.refused("GET", by_id(id_of(family.stranger)))
+    await family.refused("GET", by_id("inv-none"))
 
 
 async def test_a_worker_lists_its_children_only(family: Family) -> None:
@@ -229,6 +236,10 @@ async def test_a_worker_lists_its_children_only(family: Family) -> None:
     await family.refused("GET", path)
     strange = {**mine, "parent_invocation_id": id_of(family.stranger)}
     await family.refused("GET", path, params=strange)
+    children = await family.allowed("GET", f"/invocations/{id_of(family.own)}/children")
+    assert [e["invocation_id"] for e in children["invocations"]] == [id_of(family.child)]
+    for other in (family.child, family.stranger, "inv-none"):
+        await family.refused("GET", f"/invocations/{id_of(other)}/children")
 
 
 async def test_a_worker_cancels_its_children_only(family: Family, api: Api) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.lifecycle import WorkerStatus
 from tests.api.helpers import Api, assert_error, id_of
 from tests.harness import Json
 
@@ -54,7 +55,18 @@ async def test_an_entry_of_a_list_is_exactly_so(api: Api, function: str, three: 
         "phase_detail",
         "temporal_url",
     )
-    assert entry == {name: whole[name] for name in shared}
+    assert entry == {name: whole[name] for name in shared} | {"attempts": 0}
+
+
+async def test_an_entry_counts_the_executions(api: Api, function: str, three: list[str]) -> None:
+    for attempt in (1, 2):
+        await api.add_execution(
+            f"{function}/invocations/{three[1]}",
+            attempt=attempt,
+            worker_status=WorkerStatus.TERMINATED,
+        )
+    entries = (await _page(api, function))["invocations"]
+    assert [entry["attempts"] for entry in entries] == [0, 2, 0]
 
 
 async def test_off_1_the_offset_names_the_first_entry_of_the_next_page(

@@ -1,10 +1,14 @@
 """Pages of logs."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from core.clock import utc_now
 from core.lifecycle import WorkerStatus
 from registry.engine import Registry
 from registry.log_writer import LogTail, append_lines, read_tail
+from registry.tables import LogChunk
 from tests.api.helpers import Api, assert_error, execution_id_of, id_of
 from tests.harness import Json
 
@@ -120,6 +124,70 @@ async def test_250_lines_are_the_default_and_the_most(api: Api, execution: str) 
     for params in ({}, {"max_lines": 250}, {"max_lines": 10**9}):
         lines, next_offset = await _page(api, execution, **params)
         assert (len(lines), next_offset) == (250, "250")
+
+
+async def test_the_last_lines_are_those_before_the_present_end(api: Api, execution: str) -> None:
+    assert await _page(api, execution, tail=5) == ([], "0")
+    await api.add_log_lines(execution, ["0", "1", "2"], ["3"], ["4", "5"])
+    assert await _page(api, execution, tail=0) == ([], "6")
+    assert await _page(api, execution, tail=1) == (["5"], "6")
+    assert await _page(api, execution, tail=4) == (["2", "3", "4", "5"], "6")
+    for many in (6, 7, 10**30):
+        assert await _page(api, execution, tail=many) == (["0", "1", "2", "3", "4", "5"], "6")
+    # Of several places, the last one counts.
+    assert await _page(api, execution, tail=2, initial_offset=1) == (["4", "5"], "6")
+    assert await _page(api, execution, tail=2, initial_offset=5) == (["5"], "6")
+
+
+async def test_lines_since_a_time_are_those_that_were_copied_then(
+    api: Api, execution: str, registry: Registry
+) -> None:
+    await api.add_log_lines(execution, ["of an older server"], ["1", "2"], ["3"], ["4", "5"])
+    async with registry.transaction() as session:
+        for first_line, second in ((0, None), (1, 100), (3, 200), (4, 300)):
+            chunk = await session.get_one(LogChunk, (id_of(execution), first_line))
+            chunk.copied_at = None if second is None else datetime.fromtimestamp(second, UTC)
+    for since, lines in (
+        (0, ["1", "2", "3", "4", "5"]),
+        (100, ["1", "2", "3", "4", "5"]),
+        (100.5, ["3", "4", "5"]),
+        (300, ["4", "5"]),
+        (301, []),
+        (253_402_300_799, []),
+    ):
+        assert await _page(api, execution, since=since) == (lines, "6")
+    assert await _page(api, execution, since=200, max_lines=1) == (["3"], "4")
+    assert await _page(api, execution, since=200, tail=1) == (["5"], "6")
+    assert await _page(api, execution, since=200, tail=5) == (["3", "4", "5"], "6")
+
+
+async def test_lines_have_the_time_at_which_they_are_copied(
+    api: Api, execution: str, registry: Registry
+) -> None:
+    before = utc_now().timestamp()
+    async with registry.transaction() as session:
+        await append_lines(
+            session,
+            execution_id_of(execution),
+            tail=LogTail(0, ""),
+            lines=["now"],
+            next_offset="1",
+        )
+    # The clocks of this process and of Postgres are the same machine's.
+    assert await _page(api, execution, since=before - 1) == (["now"], "1")
+    assert await _page(api, execution, since=before + 3600) == ([], "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tail", "-1"), ("tail", "x"), ("since", "-1"), ("since", "nan"), ("since", "1e300")],
+)
+async def test_a_bad_place_to_begin_at_is_422(
+    api: Api, execution: str, name: str, value: str
+) -> None:
+    answer = await api.get(f"{execution}/logs", params={name: value})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", name]
 
 
 @pytest.mark.parametrize("offset", ["", "x", "-1", "1.5", "0,1", "\u0661", "9" * 5000])

@@ -66,6 +66,8 @@ def test_operation_ids_are_the_method_names_of_clients(document: dict[str, Any])
         "list_invocations",
         "cancel_invocation",
         "get_invocation",
+        "get_invocation_by_id",
+        "list_children",
         "start_execution",
         "update_execution",
         "report_progress",

@@ -27,6 +27,7 @@ from tests.api.helpers import (
     as_worker,
     assert_error,
     execution_id_of,
+    id_of,
     invocation_id_of,
     parent_of,
     serving,
@@ -61,10 +62,12 @@ async def waiting(api: Api, changes: Changes, path: str) -> AsyncIterator[asynci
     assert changes.watcher_count == before
 
 
+@pytest.mark.parametrize("by_id", [False, True])
 async def test_the_answer_comes_when_the_invocation_ends(
-    api: Api, changes: Changes, function: str
+    api: Api, changes: Changes, function: str, *, by_id: bool
 ) -> None:
-    path = await api.invoke(function)
+    invocation = await api.invoke(function)
+    path = f"/invocations/{id_of(invocation)}" if by_id else invocation
     async with waiting(api, changes, path) as request:
         assert (await api.ok("GET", path))["invocation_status"] == "RUNNING"
         assert not request.done()

@@ -7,20 +7,22 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import event, func, select, text
 
-from bench.rows import ASIDE, ENDED, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
+from bench.rows import ASIDE, ENDED, FUNCTIONS, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
 from core.ids import InvocationId, creation_time_of
 from core.lifecycle import InvocationStatus
 from registry.engine import Registry
-from registry.invocation_pages import InvocationPage, list_invocations
+from registry.invocation_pages import InvocationPage, list_children, list_invocations
 from registry.invocations import MAX_QUEUE_POSITION, get_invocation
-from registry.tables import Function, Invocation
+from registry.logs import find_log_place
+from registry.tables import Execution, Function, Invocation
 from tests.harness import Json
 
 ROWS = 10_000
@@ -144,6 +146,71 @@ async def test_each_page_of_each_filter_is_a_range_of_an_index(
         waste = wasteful(await plans_of(registry, seen), rows=2 * (size + 1))
         case = (function, status, of_parent, offset, size)
         assert waste == [], f"{case}:\n{json.dumps(waste, indent=1, default=str)}"
+
+
+async def test_each_page_of_children_is_some_ranges_of_an_index(
+    registry: Registry, filled: Filled
+) -> None:
+    """One range for each status of each function, none read further than a page."""
+    offset, seen_children = None, 0
+    for size in (0, 1, PAGE):
+        for offset in (None, middle_of(filled), InvocationOffset(0, "inv-0")):
+            with statements_of(registry) as seen:
+                async with registry.autocommit() as session:
+                    page = await list_children(
+                        session, InvocationId(filled.parent_id), page_size=size, offset=offset
+                    )
+            seen_children += len(page.entries)
+            ranges = 2 * len(FUNCTIONS)
+            plans = await plans_of(registry, seen)
+            read = [node for node in plans if node.get("Relation Name") == "invocations"]
+            # All that is read is sorted once, which is more than one page.
+            waste = wasteful(read, rows=ranges * (size + 1))
+            assert waste == [], f"{size}, {offset}:\n{json.dumps(waste, indent=1, default=str)}"
+            # Each lookup of a range gives a page at most.
+            assert all(node["Actual Rows"] <= size + 1 for node in read)
+    assert seen_children == 2 * (1 + PAGE)
+
+
+async def test_the_end_of_a_long_log_is_found_from_its_end(
+    registry: Registry, filled: Filled
+) -> None:
+    execution_id = f"exe-{'1' * 32}"
+    async with registry.engine.begin() as connection:
+        await connection.execute(
+            text(
+                """
+                INSERT INTO executions
+                    (id, invocation_id, function_id, attempt, provisioner)
+                SELECT :id, id, function_id, 1, 'process' FROM invocations WHERE id = :parent
+                """
+            ),
+            {"id": execution_id, "parent": filled.parent_id},
+        )
+        await connection.execute(
+            text(
+                """
+                INSERT INTO log_chunks
+                    (execution_id, first_line, next_line, lines, next_offset, copied_at)
+                SELECT :id, n, n + 1, ARRAY['line ' || n], '', to_timestamp(n)
+                FROM generate_series(0, 9999) AS n
+                """
+            ),
+            {"id": execution_id},
+        )
+        await connection.execute(text("ANALYZE log_chunks"))
+    async with registry.autocommit() as session:
+        execution = await session.get_one(Execution, execution_id)
+        with statements_of(registry) as seen:
+            since = datetime.fromtimestamp(9990, UTC)
+            assert await find_log_place(session, execution, since=since) == 9990
+            assert await find_log_place(session, execution, tail=100) == 9900
+    read = [
+        node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        for node in await plans_of(registry, seen)
+        if "Scan" in node["Node Type"]
+    ]
+    assert read == [11, 1]
 
 
 async def test_the_place_of_one_of_many_that_wait_is_counted_up_to_a_limit(
