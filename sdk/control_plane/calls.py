@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from control_plane.models import (
     BundleInfo,
+    ChildPage,
     InvocationInfo,
     InvocationPage,
     InvocationPath,
@@ -165,6 +166,29 @@ def get_invocation(path: InvocationPath, *, wait: float = 0.0) -> Call[Invocatio
     )
 
 
+def find_invocation(invocation_id: str, *, wait: float = 0.0) -> Call[InvocationInfo]:
+    """Ask for an invocation by its id alone; otherwise as `get_invocation`."""
+    query = "?" + urlencode({"wait": f"{wait:.3f}"}) if wait > 0 else ""
+    return Call(
+        method="GET",
+        path=_path(invocations=invocation_id) + query,
+        read=InvocationInfo.read,
+        wait=max(0.0, wait),
+    )
+
+
+def list_children(
+    invocation_id: str, *, offset: str | None = None, max_results: int | None = None
+) -> Call[ChildPage]:
+    """Ask for a page of the invocations that an invocation has made."""
+    query = _query(max_results=max_results, initial_offset=offset)
+    return Call(
+        method="GET",
+        path=_path(invocations=invocation_id) + "/children" + query,
+        read=ChildPage.read,
+    )
+
+
 def cancel_invocation(path: InvocationPath) -> Call[InvocationInfo]:
     """Ask for an invocation to be cancelled."""
     return Call(
@@ -201,10 +225,16 @@ def list_invocations(
 
 
 def get_logs(
-    path: InvocationPath, execution_id: str, *, offset: str | None, max_lines: int | None = None
+    path: InvocationPath,
+    execution_id: str,
+    *,
+    offset: str | None,
+    max_lines: int | None = None,
+    since: float | None = None,
+    tail: int | None = None,
 ) -> Call[LogPage]:
     """Ask for a page of an execution's output."""
-    query = _query(initial_offset=offset, max_lines=max_lines)
+    query = _query(initial_offset=offset, max_lines=max_lines, since=since, tail=tail)
     return Call(
         method="GET",
         path=f"{_invocation(path)}/executions/{quote(execution_id, safe='')}/logs{query}",
@@ -232,6 +262,6 @@ def _invocation(path: InvocationPath) -> str:
     )
 
 
-def _query(**parameters: str | int | None) -> str:
+def _query(**parameters: str | float | None) -> str:
     given = {name: value for name, value in parameters.items() if value is not None}
     return "?" + urlencode(given) if given else ""

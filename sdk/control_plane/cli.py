@@ -9,6 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
+from control_plane.commands.exits import EPILOG
+
 ENTRY_POINT_GROUP = "control_plane.commands"
 
 
@@ -59,7 +61,11 @@ def _broken(entry_point: EntryPoint, reason: str) -> click.Command:
     )
 
 
-@click.command(cls=InstalledCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=InstalledCommands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
 @click.version_option(package_name="control-plane-sdk", prog_name="control-plane")
 def control_plane() -> None:
     """Run functions on workers of their own, and watch over them."""

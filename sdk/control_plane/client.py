@@ -16,6 +16,7 @@ from control_plane import calls
 from control_plane.calls import Call
 from control_plane.exchange import Patience, Reply, Send, Steps, exchange, wait_for_end
 from control_plane.models import (
+    ChildPage,
     InvocationInfo,
     InvocationPage,
     InvocationPath,
@@ -215,6 +216,22 @@ class Client(BaseClient):
         """Give an invocation; with `wait` (60 seconds at most), as soon as it has ended."""
         return self.run(calls.get_invocation(path, wait=wait))
 
+    def find_invocation(self, invocation_id: str, *, wait: float = 0.0) -> InvocationInfo:
+        """Give an invocation by its id alone; `wait` as for `get_invocation`."""
+        return self.run(calls.find_invocation(invocation_id, wait=wait))
+
+    def list_children(
+        self, invocation_id: str, *, offset: str | None = None, max_results: int | None = None
+    ) -> ChildPage:
+        """Give a page of the invocations that an invocation has made, newest first.
+
+        Args:
+            invocation_id: the one that has made them, of whatever functions they are.
+            offset: `next_offset` of a page.
+            max_results: 50 if absent or larger.
+        """
+        return self.run(calls.list_children(invocation_id, offset=offset, max_results=max_results))
+
     def wait_for_invocation(
         self, path: InvocationPath, timeout: float | None = None
     ) -> InvocationInfo:
@@ -295,9 +312,24 @@ class Client(BaseClient):
         *,
         offset: str | None = None,
         max_lines: int | None = None,
+        since: float | None = None,
+        tail: int | None = None,
     ) -> LogPage:
-        """Give a page of an execution's output."""
-        return self.run(calls.get_logs(path, execution_id, offset=offset, max_lines=max_lines))
+        """Give a page of an execution's output.
+
+        Args:
+            path: the invocation.
+            execution_id: its execution.
+            offset: `next_offset` of a page.
+            max_lines: 250 if absent or larger.
+            since: epoch seconds: leave out what was copied from the worker before.
+            tail: begin so many lines before the present end.
+        """
+        return self.run(
+            calls.get_logs(
+                path, execution_id, offset=offset, max_lines=max_lines, since=since, tail=tail
+            )
+        )
 
     def iterate_logs(
         self, path: InvocationPath, execution_id: str, *, follow: bool = False
@@ -426,6 +458,18 @@ class AsyncClient(BaseClient):
         """See `Client.get_invocation`."""
         return await self.run(calls.get_invocation(path, wait=wait))
 
+    async def find_invocation(self, invocation_id: str, *, wait: float = 0.0) -> InvocationInfo:
+        """See `Client.find_invocation`."""
+        return await self.run(calls.find_invocation(invocation_id, wait=wait))
+
+    async def list_children(
+        self, invocation_id: str, *, offset: str | None = None, max_results: int | None = None
+    ) -> ChildPage:
+        """See `Client.list_children`."""
+        return await self.run(
+            calls.list_children(invocation_id, offset=offset, max_results=max_results)
+        )
+
     async def wait_for_invocation(
         self, path: InvocationPath, timeout: float | None = None
     ) -> InvocationInfo:
@@ -488,10 +532,14 @@ class AsyncClient(BaseClient):
         *,
         offset: str | None = None,
         max_lines: int | None = None,
+        since: float | None = None,
+        tail: int | None = None,
     ) -> LogPage:
         """See `Client.get_logs`."""
         return await self.run(
-            calls.get_logs(path, execution_id, offset=offset, max_lines=max_lines)
+            calls.get_logs(
+                path, execution_id, offset=offset, max_lines=max_lines, since=since, tail=tail
+            )
         )
 
     async def iterate_logs(

@@ -34,6 +34,7 @@ class ApiError(ControlPlaneError):
 
     Attributes:
         status: the HTTP status.
+        request: method and path of the request, the path percent-encoded.
         detail: the server's text, as it came.
         request_id: the answer's `X-Request-ID`, which the server's log carries too; may be empty.
     """
@@ -41,6 +42,7 @@ class ApiError(ControlPlaneError):
     def __init__(self, status: int, detail: str, *, request: str, request_id: str = "") -> None:
         super().__init__(f"{detail} ({status} to {request})")
         self.status = status
+        self.request = request
         self.detail = detail
         self.request_id = request_id
 

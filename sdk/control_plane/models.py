@@ -227,7 +227,16 @@ class InvocationSummary(Model):
     phase_detail: str | None = None
     creation_time: datetime
     last_update_time: datetime
+    attempts: int | None = None
+    """How many executions it has had, in a list; otherwise None: look at `executions`."""
     temporal_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildInvocation(InvocationSummary):
+    """An invocation in a list of those that one invocation has made."""
+
+    function_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +288,20 @@ class InvocationPage(Model):
     version_id: str
     function_name: str
     invocations: tuple[InvocationSummary, ...]
+    next_offset: str | None = None
+    """Where the next page begins; None on the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildPage(Model):
+    """A page of the invocations that an invocation has made, newest first."""
+
+    project_name: str
+    version_id: str
+    function_name: str
+    """The function of the invocation that has made them."""
+    invocation_id: str
+    invocations: tuple[ChildInvocation, ...]
     next_offset: str | None = None
     """Where the next page begins; None on the last one."""
 

@@ -27,7 +27,7 @@ _TITLES = {
 }
 
 
-@click.command()
+@click.command(short_help="Upload code and register a version of it.")
 @click.argument(
     "folder",
     metavar="[DIR]",

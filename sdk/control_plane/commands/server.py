@@ -6,6 +6,9 @@ from typing import TypeVar
 
 import click
 
+from control_plane.commands.exits import told_plainly
+from control_plane.commands.names import complete_profile
+
 R = TypeVar("R")
 
 
@@ -13,8 +16,7 @@ def server_options(command: Callable[..., R]) -> Callable[..., R]:
     """Give a command the options `--url`, `--key` and `--profile`, and hand it a `client`.
 
     To be put below the other options. Without these three the client is what `find_server` finds.
-    Errors of the library end the command with their text: exit status 2 if it is not known which
-    server is meant, else 1.
+    Errors of the library end the command with a line, and with a status of `exits.Exit`.
     """
 
     @click.option(
@@ -25,24 +27,21 @@ def server_options(command: Callable[..., R]) -> Callable[..., R]:
         metavar="KEY",
         help="API key; better in CONTROL_PLANE_API_KEY or a profile: others see arguments.",
     )
-    @click.option("--profile", metavar="NAME", help="A server that `control-plane login` knows.")
+    @click.option(
+        "--profile",
+        metavar="NAME",
+        shell_complete=complete_profile,
+        help="A server that `control-plane login` knows.",
+    )
     @wraps(command)
     def with_client(
         *args: object, url: str | None, key: str | None, profile: str | None, **kwargs: object
     ) -> R:
-        # Imported here, so that `--help` is quick.
-        from control_plane.client import Client  # noqa: PLC0415 - see above
-        from control_plane.errors import (  # noqa: PLC0415 - see above
-            ConfigurationError,
-            ControlPlaneError,
-        )
+        with told_plainly():
+            # Imported here, so that `--help` is quick.
+            from control_plane.client import Client  # noqa: PLC0415 - see above
 
-        try:
-            with Client(url, key, profile=profile) as client:
+            with Client(url, key, profile=profile) as client, told_plainly(client.url):
                 return command(*args, client=client, **kwargs)
-        except ConfigurationError as error:
-            raise click.UsageError(str(error)) from None
-        except ControlPlaneError as error:
-            raise click.ClickException(str(error)) from None
 
     return with_client

@@ -1,0 +1,57 @@
+"""The command `control-plane delete`."""
+
+# ruff: noqa: PLC0415 - quick --help
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from control_plane.commands.names import complete_project
+from control_plane.commands.output import is_terminal, json_option, print_json, remark
+from control_plane.commands.server import server_options
+
+if TYPE_CHECKING:
+    from control_plane.client import Client
+
+_PAUSE_SECONDS = 0.5
+
+
+@click.command(short_help="Delete a project.")
+@click.argument("project", shell_complete=complete_project)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Wait until it is gone.")
+@json_option
+@server_options
+def delete(*, client: "Client", project: str, yes: bool, wait: bool, as_json: bool) -> None:
+    """Delete PROJECT: its versions with their code, its calls and their logs.
+
+    What runs in it is cancelled. It is gone when nothing runs any more.
+    """
+    from control_plane.errors import NotFoundError
+
+    found = client.get_project(project)
+    if not yes:
+        if not is_terminal(sys.stdin):
+            raise click.UsageError("There is nobody to ask: give --yes to delete the project")
+        click.confirm(
+            f"Delete the project {project!r} of {client.url} with all that is in it?",
+            abort=True,
+            err=True,
+        )
+    asked = client.delete_project(project)
+    if wait:
+        try:
+            # A new project may have got the name meanwhile.
+            while client.get_project(project).creation_time == found.creation_time:
+                time.sleep(_PAUSE_SECONDS)
+        except NotFoundError:
+            pass
+    if as_json:
+        print_json({**asked.raw, "deleted": wait})
+    elif wait:
+        click.echo(f"{project} is deleted")
+    else:
+        click.echo(f"{project} is being deleted")
+        remark("What runs in it is cancelled; it is gone when nothing runs any more")

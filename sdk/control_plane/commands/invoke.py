@@ -1,0 +1,120 @@
+"""The command `control-plane invoke`."""
+
+# ruff: noqa: PLC0415 - quick --help
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control_plane.commands.exits import EPILOG
+from control_plane.commands.names import complete_function, complete_project
+from control_plane.commands.output import json_option, print_json
+from control_plane.commands.server import server_options
+
+if TYPE_CHECKING:
+    from control_plane.client import Client
+
+
+@click.command(epilog=EPILOG, short_help="Call a function and print its result.")
+@click.argument("project", shell_complete=complete_project)
+@click.argument("function", shell_complete=complete_function)
+@click.option(
+    "--input",
+    "-i",
+    "input_",
+    metavar="JSON|@FILE|-",
+    help="The arguments: an array for those by position, an object for those by name, anything "
+    "else for a single one. From a file with @, from standard input with -.",
+)
+@click.option("--version", default="latest", metavar="ID", help="The version; latest by default.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Names this call: the same call with the same key is made once only.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Show phases, progress and log lines live.")
+@click.option(
+    "--wait/--detach", default=True, help="Wait for the end (the default), or print the call's id."
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Wait so long at most. The call goes on.",
+)
+@json_option
+@server_options
+def invoke(
+    *,
+    client: "Client",
+    project: str,
+    function: str,
+    input_: str | None,
+    version: str,
+    idempotency_key: str | None,
+    follow: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Call FUNCTION of PROJECT, wait for its end, and print its result as JSON.
+
+    Only the result goes to standard output; everything else goes to standard error.
+
+    \b
+    Examples:
+      control-plane invoke shop greet --input '{"name": "Ada"}'
+      control-plane invoke shop total --input @orders.json --follow
+    """  # noqa: D301 - \b is click's mark
+    from control_plane.commands.watching import wait_and_end
+
+    if follow and not wait:
+        raise click.UsageError("--follow waits for the end, --detach does not: give one of them")
+    text = read_input(input_)
+    if idempotency_key is not None and version.lower() == "latest":
+        # Under `latest`, the same call after a new version would be another one.
+        version = client.get_version(project).version_id
+    info = client.create_invocation(
+        project, function, input_text=text, version=version, idempotency_key=idempotency_key
+    )
+    if not wait:
+        if as_json:
+            print_json(info.raw)
+        else:
+            click.echo(info.invocation_id)
+        return
+    if not as_json:
+        click.echo(f"{info.invocation_id}", err=True)
+    wait_and_end(client, info.path, follow=follow, as_json=as_json, timeout=timeout)
+
+
+def read_input(given: str | None) -> str:
+    """Give the text of a call's input.
+
+    Raises:
+        click.ClickException: the file cannot be read, or it is no JSON.
+    """
+    if given is None:
+        return "[]"
+    place = "--input"
+    if given == "-":
+        text, place = sys.stdin.read(), "Standard input"
+    elif given.startswith("@"):
+        place = given[1:]
+        try:
+            text = Path(place).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--input: {place} cannot be read: {error}") from None
+    else:
+        text = given
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        hint = ""
+        if given == text and not text.startswith(("[", "{", '"')):
+            hint = f". A text wants quotes: --input '{json.dumps(text, ensure_ascii=False)}'"
+        raise click.UsageError(f"{place} is no JSON: {error}{hint}") from None
+    return text.strip()
