@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from control_plane.commands.list import (
+    cpus,
     duration_of,
     memory,
     print_calls,
@@ -98,14 +99,14 @@ def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
     parent = info.parent_invocation
     where = f"{info.project_name} {info.function_name}"
     _fields(
-        ("Call", info.invocation_id),
+        ("Invocation", info.invocation_id),
         ("Function", f"{where}, {info.version_id}"),
         ("Phase", coloured(info.phase)),
         ("Detail", info.phase_detail),
         ("In the queue", info.queue_position and f"place {info.queue_position}"),
         ("Created", f"{moment(info.creation_time)}, {age(info.creation_time)} ago"),
         ("Took" if info.has_ended else "Since then", duration_of(info)),
-        ("Cancelled", moment(info.cancellation_request_time)),
+        ("Cancel asked", moment(info.cancellation_request_time)),
         ("Limits", _limits(info)),
         ("Called by", parent and f"{parent.function_name} {parent.invocation_id}"),
         ("Input", cut(info.input, _LONG_TEXT)),
@@ -117,7 +118,7 @@ def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
         ("Temporal", info.temporal_url),
     )
     if info.executions:
-        click.echo(f"\n{heading('Attempts')}")
+        click.echo(f"\n{heading('Executions')}")
         print_table(
             (
                 Column("#", right=True),
@@ -139,7 +140,7 @@ def _limits(info: "InvocationInfo") -> str:
     spec, resources = info.execution_spec, info.resource_spec
     return (
         f"timeout {seconds(spec.timeout_seconds)}, {spec.max_retries} retries, "
-        f"{resources.virtual_cpus:g} CPUs, {memory(resources.memory_gbs)}, "
+        f"{cpus(resources.virtual_cpus)}, {memory(resources.memory_gbs)}, "
         f"{resources.max_concurrency} at once"
     )
 
@@ -180,7 +181,7 @@ def _print_errors(info: "InvocationInfo") -> None:
 def _print_tree(tree: "Tree") -> None:
     if not tree.nodes:
         return
-    click.echo(f"\n{heading('Calls made by it, newest first')}")
+    click.echo(f"\n{heading('Invocations made by it, newest first')}")
     if is_terminal(sys.stdout):
         _print_rich_tree(tree)
     else:

@@ -163,6 +163,11 @@ def state_of(function: "FunctionInfo") -> str:
     return function.preparation.status if function.preparation else function.function_status
 
 
+def cpus(number: float) -> str:
+    """Give a number of CPUs."""
+    return f"{number:g} CPU{'' if number == 1 else 's'}"
+
+
 def memory(gibibytes: float) -> str:
     """Give an amount of memory."""
     return f"{gibibytes:g} GiB" if gibibytes >= 1 else f"{gibibytes * 1024:g} MiB"
@@ -191,7 +196,7 @@ def print_calls(calls: "Iterable[InvocationSummary]") -> None:
     if rows:
         print_table(
             (
-                Column("CALL", no_wrap=True),
+                Column("INVOCATION", no_wrap=True),
                 Column("PHASE", no_wrap=True),
                 Column("AGE", no_wrap=True),
                 Column("TOOK", no_wrap=True),

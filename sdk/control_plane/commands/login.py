@@ -5,12 +5,16 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from control_plane.commands.exits import CommandError, Exit, told_plainly
 from control_plane.commands.names import complete_profile
 from control_plane.commands.output import is_terminal, json_option, print_json, remark
+
+if TYPE_CHECKING:
+    from control_plane.profiles import Profile
 
 _USUAL_URL = "http://127.0.0.1:5000"
 _USUAL_NAME = "default"
@@ -52,7 +56,9 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
 
     with told_plainly():
         profiles = load_profiles()
-        url = check_url(url or os.environ.get(URL_VARIABLE) or _ask_for_url())
+        url = check_url(
+            url or os.environ.get(URL_VARIABLE) or _ask_for_url(profiles.profiles.get(name))
+        )
         key = _read_key(key_file)
         with told_plainly(url), Client(url, key) as client:
             count = len(client.list_projects())
@@ -70,10 +76,12 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
             remark(f"{variable} is set, and goes before the profile")
 
 
-def _ask_for_url() -> str:
+def _ask_for_url(known: "Profile | None") -> str:
     if not is_terminal(sys.stdin):
         raise click.UsageError("Which server? Give --url, or set CONTROL_PLANE_API_URL")
-    return str(click.prompt("Address of the server", default=_USUAL_URL, err=True))
+    return str(
+        click.prompt("Address of the server", default=known.url if known else _USUAL_URL, err=True)
+    )
 
 
 def _read_key(key_file: str | None) -> str:

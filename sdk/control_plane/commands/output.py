@@ -115,17 +115,31 @@ def _print_rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]])
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    least = 0
+    for number, column in enumerate(columns):
+        width = max(len(column.title), *(len(row[number]) for row in cells), 0)
+        if not column.no_wrap:
+            width = min(width, _NARROWEST)
+        least += width + _GAP
         table.add_column(
             column.title,
             no_wrap=column.no_wrap,
+            min_width=width,
             overflow="fold",
             justify="right" if column.right else "left",
         )
     for row in cells:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    console().print(table)
+    screen = console()
+    # What does not fit is broken by the terminal: better than columns of five letters.
+    screen.print(table, width=max(screen.width, least), crop=False)
+
+
+_GAP = 2
+"""Spaces between two columns."""
+_NARROWEST = 30
+"""How far a column may be squeezed by others before the table is wider than the terminal."""
 
 
 def _one_line(text: str) -> str:

@@ -203,8 +203,6 @@ class _Status:
 
 def _state_text(info: "InvocationInfo") -> str:
     parts = [info.phase]
-    if info.executions and info.phase in ("PROVISIONING", "RUNNING"):
-        parts.append(f"attempt {info.executions[-1].attempt}")
     if info.queue_position is not None:
         parts.append(f"place {info.queue_position} in the queue")
     if info.phase_detail:
