@@ -101,7 +101,9 @@ def _httpx_request(call: Call[Any], timeout: float) -> dict[str, Any]:
         "content": call.content,
         "headers": dict(call.headers),
         # No limit for a connection's becoming free: others may be waiting for a minute.
-        "timeout": httpx.Timeout(timeout + call.wait, connect=_CONNECT_SECONDS, pool=None),
+        "timeout": httpx.Timeout(
+            timeout + call.wait, connect=min(timeout, _CONNECT_SECONDS), pool=None
+        ),
     }
 
 
@@ -162,7 +164,7 @@ class _PlainTransport:
         parts = urlsplit(url)
         self._make: Callable[[], HTTPConnection] = lambda: (
             HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        )(parts.hostname or "", parts.port, timeout=_CONNECT_SECONDS)
+        )(parts.hostname or "", parts.port, timeout=min(timeout, _CONNECT_SECONDS))
         self._base_path = parts.path.rstrip("/")
         self._timeout = timeout
         self._headers = _headers(key)
