@@ -27,6 +27,7 @@ from control_plane.models import (
     Version,
     VersionSummary,
 )
+from control_plane.pages import InvocationPages, LogPages
 from control_plane.profiles import Profile, find_server
 from control_plane.transports import make_async_transport, make_transport
 
@@ -34,7 +35,6 @@ T = TypeVar("T")
 
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0
-_LOG_PAUSE_SECONDS = 0.5
 
 
 class BaseClient:
@@ -294,16 +294,11 @@ class Client(BaseClient):
         parent: tuple[str, str] | None = None,
     ) -> Iterator[InvocationSummary]:
         """Give all of a function's invocations, newest first, asking for pages as need be."""
-        offset: str | None = None
-        while True:
-            page = self.list_invocations(
-                project, function, version=version, status=status, parent=parent, offset=offset
-            )
-            yield from page.invocations
-            # The other pages are of the same version, whatever `latest` means meanwhile.
-            version, offset = page.version_id, page.next_offset
-            if offset is None:
-                return
+        pages = InvocationPages(
+            self.exchange, project, function, version=version, status=status, parent=parent
+        )
+        while (found := self.perform(pages.next())) is not None:
+            yield from found
 
     def get_logs(
         self,
@@ -335,22 +330,9 @@ class Client(BaseClient):
         self, path: InvocationPath, execution_id: str, *, follow: bool = False
     ) -> Iterator[str]:
         """Give the lines of an execution's output; with `follow`, also those to come."""
-        offset: str | None = None
-        while True:
-            # Before its page, since all that was written before the end is on a page after it.
-            ended = follow and offset is None and self._has_ended(path, execution_id)
-            page = self.get_logs(path, execution_id, offset=offset)
-            yield from page.log_lines
-            if _is_last(page, offset=offset, may_have_no_worker_yet=follow and not ended):
-                return
-            if not page.log_lines:
-                if not follow:
-                    return
-                time.sleep(_LOG_PAUSE_SECONDS)
-            offset = page.next_offset
-
-    def _has_ended(self, path: InvocationPath, execution_id: str) -> bool:
-        return _has_ended(self.get_invocation(path), execution_id)
+        pages = LogPages(self.exchange, path, execution_id, follow=follow)
+        while (lines := self.perform(pages.next())) is not None:
+            yield from lines
 
 
 class AsyncClient(BaseClient):
@@ -514,16 +496,12 @@ class AsyncClient(BaseClient):
         parent: tuple[str, str] | None = None,
     ) -> AsyncIterator[InvocationSummary]:
         """See `Client.iterate_invocations`."""
-        offset: str | None = None
-        while True:
-            page = await self.list_invocations(
-                project, function, version=version, status=status, parent=parent, offset=offset
-            )
-            for each in page.invocations:
+        pages = InvocationPages(
+            self.exchange, project, function, version=version, status=status, parent=parent
+        )
+        while (found := await self.perform(pages.next())) is not None:
+            for each in found:
                 yield each
-            version, offset = page.version_id, page.next_offset
-            if offset is None:
-                return
 
     async def get_logs(
         self,
@@ -546,33 +524,7 @@ class AsyncClient(BaseClient):
         self, path: InvocationPath, execution_id: str, *, follow: bool = False
     ) -> AsyncIterator[str]:
         """See `Client.iterate_logs`."""
-        offset: str | None = None
-        while True:
-            ended = follow and offset is None and await self._has_ended(path, execution_id)
-            page = await self.get_logs(path, execution_id, offset=offset)
-            for line in page.log_lines:
+        pages = LogPages(self.exchange, path, execution_id, follow=follow)
+        while (lines := await self.perform(pages.next())) is not None:
+            for line in lines:
                 yield line
-            if _is_last(page, offset=offset, may_have_no_worker_yet=follow and not ended):
-                return
-            if not page.log_lines:
-                if not follow:
-                    return
-                await asyncio.sleep(_LOG_PAUSE_SECONDS)
-            offset = page.next_offset
-
-    async def _has_ended(self, path: InvocationPath, execution_id: str) -> bool:
-        return _has_ended(await self.get_invocation(path), execution_id)
-
-
-def _has_ended(info: InvocationInfo, execution_id: str) -> bool:
-    return any(
-        each.execution_id == execution_id and each.worker_status == "TERMINATED"
-        for each in info.executions
-    )
-
-
-def _is_last(page: LogPage, *, offset: str | None, may_have_no_worker_yet: bool) -> bool:
-    if page.next_offset is not None:
-        return False
-    nothing_so_far = offset is None and not page.log_lines
-    return not (nothing_so_far and may_have_no_worker_yet)
