@@ -57,7 +57,7 @@ CHAPTERS: dict[str, list[str]] = {
         "errors.InvocationCancelledError",
         "errors.InvocationTimedOutError",
     ],
-    "The HTTP API": ["client.Client", "client.AsyncClient", "profiles.find_server"],
+    "The HTTP API": ["client.Client", "async_client.AsyncClient", "profiles.find_server"],
     "What the API answers": [
         "models.InvocationInfo",
         "models.InvocationSummary",

@@ -8,7 +8,8 @@ from control_plane.interruption import Interrupted, InvocationCancelled, Invocat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from control_plane.client import AsyncClient, Client
+    from control_plane.async_client import AsyncClient
+    from control_plane.client import Client
     from control_plane.context import Current, current
     from control_plane.decorator import DefinedFunction, function
     from control_plane.errors import (
@@ -69,7 +70,7 @@ __all__ = [
 # No module may bear the name of something that is given here: when it is imported, Python would put
 # it in that thing's place.
 _MODULES = {
-    "AsyncClient": "client",
+    "AsyncClient": "async_client",
     "Client": "client",
     "Current": "context",
     "DefinedFunction": "decorator",

@@ -7,7 +7,8 @@ import threading
 from collections.abc import AsyncIterator
 from weakref import WeakKeyDictionary
 
-from control_plane.client import AsyncClient, Client
+from control_plane.async_client import AsyncClient
+from control_plane.client import Client
 from control_plane.context import current_or_none
 from control_plane.profiles import Profile, find_server
 

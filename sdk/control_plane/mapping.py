@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from control_plane.client import AsyncClient, BaseClient
+from control_plane.async_client import AsyncClient
+from control_plane.client import BaseClient
 from control_plane.connection import Connection
 from control_plane.errors import ConflictError, ControlPlaneError
 from control_plane.exchange import Steps, resolve_version

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from control_plane.client import AsyncClient, Client
+from control_plane.async_client import AsyncClient
+from control_plane.client import Client
 from control_plane.errors import (
     ApiError,
     AuthenticationError,
