@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from control_plane.exchange import Steps
     from control_plane.invocation import Invocation
     from control_plane.mapping import Plan
-    from control_plane.models import InvocationInfo
+    from control_plane.models import InvocationInfo, InvocationPath
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -125,21 +125,28 @@ class Function(Mappable[R], Generic[P, R]):
     def invocation(self, invocation_id: str) -> "Invocation[R]":
         """Give the handle on a call that exists already.
 
+        Unless a version is named (`options`), the call may be of any.
+
         Raises:
-            ConfigurationError: nothing says which project is meant.
+            NotFoundError: there is no such call.
+            ConfigurationError: nothing says which project or which server is meant.
         """
         # Imported here, as all below: see the top.
         from control_plane.invocation import Invocation  # noqa: PLC0415 - see above
-        from control_plane.models import InvocationPath  # noqa: PLC0415 - see above
 
-        project, version = self._target()
-        path = InvocationPath(
-            project_name=project,
-            version_id=version,
-            function_name=self.name,
-            invocation_id=invocation_id,
-        )
-        return Invocation(path, connection=self._connection())
+        connection = self._connection()
+        client = connection.client
+        path = client.perform(self._finding(client, invocation_id))
+        return Invocation(path, connection=connection)
+
+    async def invocation_async(self, invocation_id: str) -> "Invocation[R]":
+        """See `invocation`."""
+        from control_plane.invocation import Invocation  # noqa: PLC0415 - see the top
+
+        connection = self._connection()
+        client = connection.async_client
+        path = await client.perform(self._finding(client, invocation_id))
+        return Invocation(path, connection=connection)
 
     def _plan(self) -> "Plan":
         # Imported here: see the top.
@@ -184,6 +191,21 @@ class Function(Mappable[R], Generic[P, R]):
                 f".options(project=...), or set {PROJECT_VARIABLE}"
             )
         return project, self.version or LATEST
+
+    def _finding(self, client: "BaseClient", invocation_id: str) -> "Steps[InvocationPath]":
+        from control_plane.calls import find_invocation  # noqa: PLC0415 - see the top
+        from control_plane.models import InvocationPath  # noqa: PLC0415 - see the top
+
+        project, version = self._target()
+        if version.lower() == LATEST:
+            # It may be of an older version, under which alone it is found.
+            version = (yield from client.exchange(find_invocation(invocation_id))).version_id
+        return InvocationPath(
+            project_name=project,
+            version_id=version,
+            function_name=self.name,
+            invocation_id=invocation_id,
+        )
 
     def _starting(
         self, client: "BaseClient", args: tuple[Any, ...], kwargs: dict[str, Any]

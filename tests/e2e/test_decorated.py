@@ -144,6 +144,7 @@ def test_decorated_functions_are_deployed_and_called(
             "attempt": 1,
             "seconds_left": True,
         }
+        assert Function.from_name(NAME, "report").invocation(call.id).path == call.path
         assert call.status().progress == {"done": 2, "total": 2, "message": "counted"}
         children = client.iterate_invocations(
             NAME, "texts.words:count", version=version_id, parent=("report", call.id)

@@ -82,6 +82,7 @@ async def test_async_twins_do_the_same(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     call = await main.hold.start_async(str(gate))
     assert (await call.status_async()).has_ended is False
+    assert (await main.hold.invocation_async(call.id)).path == call.path
     with pytest.raises(WaitTimeoutError):
         await call.result_async(timeout=0)
     gate.touch()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from control_plane import (
+    Client,
     ConfigurationError,
     DefinitionError,
-    Function,
     NotInFunctionError,
     current,
     function,
@@ -144,9 +144,13 @@ def test_project_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
     with pytest.raises(ConfigurationError, match="Which server"):
         main.square.start(3)
-    with pytest.raises(ConfigurationError, match=r"In which project is .*main:square deployed"):
-        main.square.invocation("inv-1")
-    assert Function.from_name("p", "f").invocation("inv-1").path.version_id == "latest"
+    with Client("http://127.0.0.1:1", "key") as client:
+        square = main.square.options(client=client)
+        with pytest.raises(ConfigurationError, match=r"In which project is .*main:square deployed"):
+            square.start(3)
+        # Whoever names all of it asks no server.
+        call = square.options(project="p", version="ver-1").invocation("inv-1")
+    assert (call.path.project_name, call.path.version_id) == ("p", "ver-1")
 
 
 IMPORTS = """
