@@ -156,14 +156,14 @@ def test_what_cannot_be_deployed_is_said(
 def test_a_wrong_key_or_address_is_one_line(stack: Stack, write_project: WriteProject) -> None:
     folder = str(write_project(GREET))
     for arguments, key, code, text in (
-        (["--project", "x", "--key", "wrong"], API_KEY, 1, "Error: The API key is invalid"),
+        (["--project", "x", "--key", "wrong"], API_KEY, 7, "Error: http://127.0.0.1:"),
         ([], API_KEY, 2, "Error: Missing option '--project'."),
         (["--project", "x"], "", 2, "Error: No key for http://127.0.0.1:"),
         (["--project", "x", "--profile", "y"], API_KEY, 2, "Error: There is no profile 'y' in "),
         (
             ["--project", "x", "--url", "http://127.0.0.1:1"],
             API_KEY,
-            1,
+            5,
             "Error: http://127.0.0.1:1",
         ),
     ):

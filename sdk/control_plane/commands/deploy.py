@@ -76,7 +76,7 @@ def deploy(
 
     Only what has changed is uploaded. What .gitignore and .controlplaneignore name is left out.
 
-    Ends with 0 if all functions are ready, with 1 if not, with 2 if it was called wrongly.
+    Ends with 0 if all functions are ready, with 1 if not.
     """
     from control_plane import deploy as deployment
 
