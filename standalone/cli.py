@@ -1,6 +1,5 @@
 """The `up` and `demo` commands. Heavy imports are inside, so that `--help` is quick."""
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,6 +11,8 @@ from core.commands import ending_at_once, expected_errors, provisioner_option
 
 
 def _run(program: Coroutine[Any, Any, int]) -> None:
+    import asyncio  # noqa: PLC0415 - quick --help
+
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
     from standalone.errors import StandaloneError  # noqa: PLC0415 - quick --help
 

@@ -1,6 +1,7 @@
 """The `up` command: run the stack until told to stop."""
 
 import asyncio
+from shlex import quote
 
 import click
 
@@ -51,8 +52,8 @@ def _describe(stack: Stack) -> str:
         lines += [
             "In another terminal:",
             "",
-            f'  export KEY="$(cat {stack.api_key_file})"',
-            f'  curl -H "Authorization: Bearer $KEY" {stack.api_url}/projects',
+            f"  control-plane login --url {stack.api_url} --key-file {quote(str(key))}",
+            "  control-plane list",
             "",
         ]
     return "\n".join(lines)

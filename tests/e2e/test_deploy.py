@@ -154,9 +154,9 @@ def test_what_cannot_be_deployed_is_said(
 
 
 def test_a_wrong_key_or_address_is_one_line(stack: Stack, write_project: WriteProject) -> None:
-    folder = str(write_project(GREET))
+    folder, url = str(write_project(GREET)), f"http://127.0.0.1:{stack.port}"
     for arguments, key, code, text in (
-        (["--project", "x", "--key", "wrong"], API_KEY, 7, "Error: http://127.0.0.1:"),
+        (["--project", "x", "--key", "wrong"], API_KEY, 7, f"Error: {url} refuses the key: "),
         ([], API_KEY, 2, "Error: Missing option '--project'."),
         (["--project", "x"], "", 2, "Error: No key for http://127.0.0.1:"),
         (["--project", "x", "--profile", "y"], API_KEY, 2, "Error: There is no profile 'y' in "),

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,8 @@ def deploy(
 
     Only what has changed is uploaded. What .gitignore and .controlplaneignore name is left out.
 
-    Ends with 0 if all functions are ready, with 1 if not.
+    Ends with 0 if all functions are ready and with 1 if not; for other statuses see
+    `control-plane --help`.
     """
     from control_plane import deploy as deployment
 
@@ -140,16 +141,14 @@ def _progress(*, quiet: bool) -> "Iterator[Report]":
     lines = _Lines(show=lambda _line: None, keep=click.echo)
     with ExitStack() as stack:
         if sys.stdout.isatty():
-            # Comes with the server; without it there are plain lines.
-            with suppress(ImportError):
-                from rich.console import Console
+            from rich.console import Console
 
-                console = Console(highlight=False)
-                status = stack.enter_context(console.status(""))
-                lines = _Lines(
-                    show=lambda line: status.update(f"[dim]{_escaped(line)}[/]"),
-                    keep=lambda line: console.print(line, markup=False, soft_wrap=True),
-                )
+            console = Console(highlight=False)
+            status = stack.enter_context(console.status(""))
+            lines = _Lines(
+                show=lambda line: status.update(f"[dim]{_escaped(line)}[/]"),
+                keep=lambda line: console.print(line, markup=False, soft_wrap=True),
+            )
         try:
             yield lines.report
         finally:
