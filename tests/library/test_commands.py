@@ -250,6 +250,8 @@ def test_lists_of_projects_functions_versions_and_calls(run: CommandLine, versio
         (["invoke", PROJECT, "greet", "-i", "Ada"], 2, "A text wants quotes: --input '\"Ada\"'"),
         (["invoke", PROJECT, "greet", "-i", "@/nowhere"], 2, "--input: /nowhere cannot be read"),
         (["invoke", PROJECT, "greet", "--follow", "--detach"], 2, "give one of them"),
+        (["invoke", PROJECT, "greet", "--timeout", "1", "--detach"], 2, "--timeout is for waiting"),
+        (["retry", "inv-0", "--timeout", "1"], 2, "--timeout is for --wait and --follow"),
         (["list", "--key", "wrong"], 7, "refuses the key: The API key is invalid. `control-plane"),
         (["list", "--url", "http://127.0.0.1:9"], 5, "Is it up? `control-plane login`"),
         (["list", "--url", "ftp://x"], 2, "'ftp://x' is no http or https address"),

@@ -82,6 +82,7 @@ def test_servers_are_kept_chosen_and_forgotten(run: CommandLine, folder: Path) -
             ["work", "yes", other.url],
         ]
         assert run("profiles", "use", "default").stdout.startswith(f"default ({one.url}) is")
+        assert run("profiles", "use", "default", "--json").json["url"] == one.url
         assert [each["default"] for each in run("profiles", "--json").json] == [True, False]
         assert "there are: default, work" in run.refused("profiles", "use", "none", status=2)
         assert run("logout").stdout.startswith("Removed 'default' from ")

@@ -73,6 +73,8 @@ def invoke(
 
     if follow and not wait:
         raise click.UsageError("--follow waits for the end, --detach does not: give one of them")
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for waiting, which --detach does not")
     text = read_input(input_)
     if idempotency_key is not None and version.lower() == "latest":
         # Under `latest`, the same call after a new version would be another one.

@@ -56,7 +56,8 @@ def profiles(ctx: click.Context, *, as_json: bool) -> None:
 
 @profiles.command()
 @click.argument("name", shell_complete=complete_profile)
-def use(*, name: str) -> None:
+@json_option
+def use(*, name: str, as_json: bool) -> None:
     """Make the profile NAME the default."""
     from dataclasses import replace
 
@@ -69,4 +70,8 @@ def use(*, name: str) -> None:
         save_profiles(replace(found, default=name))
     except OSError as error:
         raise CommandError(f"The profile cannot be written: {error}") from None
-    click.echo(f"{name} ({'' if chosen is None else chosen.url}) is the default now")
+    url = "" if chosen is None else chosen.url
+    if as_json:
+        print_json({"profile": name, "url": url, "default": True})
+    else:
+        click.echo(f"{name} ({url}) is the default now")
