@@ -75,7 +75,10 @@ async def _run(console: Console, *, keep: bool) -> int:
         began = time.monotonic()
         console.print("Starting Postgres, Temporal, the API and a Temporal worker ...")
         options = StackOptions(
-            data_folder=_make_data_folder(Path(folder)), api_port=0, durable=False
+            data_folder=_make_data_folder(Path(folder)),
+            api_port=0,
+            durable=False,
+            is_for_others=False,
         )
         async with running_stack(options) as stack:
             console.print(f"... ready after {time.monotonic() - began:.1f} s, API {stack.api_url}")

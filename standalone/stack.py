@@ -41,6 +41,7 @@ from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
 from standalone.ports import port_is_free
 from standalone.postgres import EmbeddedPostgres
+from standalone.running_server import announced
 from standalone.server import EmbeddedServer
 from standalone.temporal_server import TemporalDevServer
 from worker.build import temporal_worker
@@ -67,6 +68,8 @@ class StackOptions:
     """None for 8233 if it is free, else any free port."""
     durable: bool = True
     """False trades the data's safety for quick starts and stops: for demonstrations."""
+    is_for_others: bool = True
+    """Whether other programs of this user may find it by its data folder (`running_server`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +172,8 @@ async def running_stack(
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))
+        if options.is_for_others:
+            stack.enter_context(announced(folder, url=api_url))
         try:
             yield Stack(
                 api_url=api_url,

@@ -136,6 +136,40 @@ def make_bundle(folder: Path) -> Bundle:
     return Bundle(tuple(files[path] for path in sorted(files)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How large a bundle of a folder would be; its files were not read."""
+
+    files: int
+    size: int
+    """In bytes."""
+    largest: tuple[tuple[str, int], ...]
+    """Its largest files and their sizes, three at most."""
+    is_complete: bool
+    """Whether this is all, or the count was broken off."""
+
+
+def survey(folder: Path, *, files: int, size: int) -> Survey:
+    """Count the files that a bundle of a folder would hold, up to the given numbers.
+
+    Raises:
+        BundleError: something in it cannot be bundled.
+    """
+    sizes: list[tuple[str, int]] = []
+    total, is_complete = 0, True
+    try:
+        for source, name in _find(folder, folder, []):
+            sizes.append((name, source.stat().st_size))
+            total += sizes[-1][1]
+            if len(sizes) > files or total > size:
+                is_complete = False
+                break
+    except OSError as error:
+        raise BundleError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+    largest = sorted(sizes, key=lambda item: item[1], reverse=True)[:3]
+    return Survey(files=len(sizes), size=total, largest=tuple(largest), is_complete=is_complete)
+
+
 _Ignoring = list[tuple[Path, GitIgnoreSpec]]
 
 

@@ -13,6 +13,14 @@ from control_plane.commands.exits import EPILOG
 
 ENTRY_POINT_GROUP = "control_plane.commands"
 
+_COMMANDS_OF_THE_SERVER = ("api", "demo", "loop", "migrate", "openapi", "run", "up", "worker")
+"""Not listed where they are not installed, but explained to those who try them."""
+_SERVER_IS_MISSING = (
+    "`control-plane {name}` is part of the server, and only the SDK is installed here. Install the "
+    "server from the control-plane repository: `make install` in it. With a server elsewhere, "
+    "`control-plane deploy` is enough"
+)
+
 
 class InstalledCommands(click.Group):
     """A group that looks its commands up among the entry points of the installed packages."""
@@ -27,7 +35,11 @@ class InstalledCommands(click.Group):
         if known is not None:
             return known
         entry_point = _found().get(cmd_name)
-        return None if entry_point is None else _load(entry_point)
+        if entry_point is not None:
+            return _load(entry_point)
+        if cmd_name in _COMMANDS_OF_THE_SERVER:
+            return _complaining(cmd_name, _SERVER_IS_MISSING.format(name=cmd_name))
+        return None
 
 
 def _found() -> dict[str, EntryPoint]:
@@ -46,15 +58,21 @@ def _load(entry_point: EntryPoint) -> click.Command:
 
 
 def _broken(entry_point: EntryPoint, reason: str) -> click.Command:
-    message = f"The command {entry_point.name!r} cannot be loaded: {reason}"
+    return _complaining(
+        entry_point.name,
+        f"The command {entry_point.name!r} cannot be loaded: {reason}",
+        short_help=f"(cannot be loaded: {reason})",
+    )
 
+
+def _complaining(name: str, message: str, *, short_help: str | None = None) -> click.Command:
     def complain() -> None:
         raise click.ClickException(message)
 
     return click.Command(
-        entry_point.name,
+        name,
         callback=complain,
-        short_help=f"(cannot be loaded: {reason})",
+        short_help=short_help,
         # Whatever is asked of it, also --help, the answer is why it cannot be used.
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},

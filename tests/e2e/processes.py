@@ -92,6 +92,17 @@ class Program:
         wait_for(look, seconds=seconds)
         return self.stdout
 
+    def writes(self, text: str, *, seconds: float = 30) -> None:
+        """Wait until it has written this to standard error."""
+
+        def look() -> bool:
+            if text in self.stderr:
+                return True
+            self._must_run()
+            return False
+
+        wait_for(look, seconds=seconds)
+
     def _must_run(self) -> None:
         code = self.exit_code
         assert code is None, f"ended with {code}\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}"

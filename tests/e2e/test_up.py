@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from standalone.ports import free_ports
+from standalone.running_server import running_server
 from tests.e2e.caller import Caller, Invocation
 from tests.e2e.conftest import PROJECT
 from tests.e2e.processes import (
@@ -115,6 +116,7 @@ def test_data_outlives_a_stop_and_a_start_and_is_refused_to_others_meanwhile(
     call = up.greet()
     before = call.get()
     key = (up.data / "api-key").read_text()
+    assert running_server(up.data) == up.url
     for data, port, message in (
         (up.data, 0, f"is in use by process {up.program.pid} "),
         (open_folder / "another", up.port, f"Port {up.port} for the API is taken. "),
@@ -129,6 +131,7 @@ def test_data_outlives_a_stop_and_a_start_and_is_refused_to_others_meanwhile(
     assert up.program.stdout.rstrip().endswith("start again to go on.")
     assert "Traceback" not in up.program.stderr
     assert processes_that_mention(up.data) == {}
+    assert running_server(up.data) is None
 
     up = start_up()
     assert (up.data / "api-key").read_text() == key

@@ -103,3 +103,22 @@ def test_version_is_that_of_the_installed_package(run: Run) -> None:
 
     assert result.returncode == 0
     assert result.stdout == f"control-plane, version {version('control-plane-sdk')}\n"
+
+
+@pytest.mark.parametrize("arguments", [("run", "main.py::greet"), ("up", "--help")])
+def test_commands_of_the_server_say_what_to_install_where_it_is_not(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    program = (
+        "import control_plane.cli as cli, sys; cli._found = dict; sys.argv[0] = 'x'; cli.main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"`control-plane {arguments[0]}` is part of the server" in result.stderr
+    assert "make install" in result.stderr
