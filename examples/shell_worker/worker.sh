@@ -1,11 +1,5 @@
 #!/bin/sh
-# A worker without Python: three HTTP calls, made with curl.
-#
-# A worker is told by its environment which execution it is for, calls `start`, may call `update`
-# as often as it likes, and ends with `finish`. The control plane asks it to stop with SIGTERM.
-#
-# The input: the answer of `start` (in "$answer") is a JSON object with the key "input", a string.
-# With jq at hand:  input=$(jq --raw-output .input "$answer")
+# A worker without Python: HTTP calls made with curl. docs/workers.md explains each step.
 #
 # Names with characters that have a meaning in an address would have to be percent-encoded here.
 set -u
@@ -14,7 +8,7 @@ execution="$CONTROL_PLANE_API_URL/projects/$CONTROL_PLANE_PROJECT_NAME"
 execution="$execution/versions/$CONTROL_PLANE_VERSION_ID/functions/$CONTROL_PLANE_FUNCTION_NAME"
 execution="$execution/invocations/$CONTROL_PLANE_INVOCATION_ID"
 execution="$execution/executions/$CONTROL_PLANE_EXECUTION_ID"
-answer=$(mktemp) || exit 1
+answer=$(mktemp) || exit 5
 trap 'rm -f "$answer"' EXIT
 
 # call VERB [JSON]: repeat until the API answers. A 409 after an earlier try means that this try did
@@ -41,6 +35,13 @@ call() {
   done
 }
 
+# give_up: a call has failed for good. After a 409 the execution is not, or no longer, this worker's.
+give_up() {
+  [ "$code" = 409 ] && exit 4
+  exit 5
+}
+
+# A cancel, or the time limit. From here on nothing may interrupt the report.
 aborted() {
   trap '' TERM
   echo "asked to stop"
@@ -49,15 +50,23 @@ aborted() {
 }
 
 trap aborted TERM
-call start || exit 3
+call start || { [ "$code" = 409 ] && exit 3; give_up; }
 
-for step in 1 2 3; do
+# The input is a text, the field "input" of the answer; here JSON text: how many steps to take.
+# Without jq: whatever number is in it, else three.
+steps=$(sed -n 's/.*"input": *"\([0-9]*\)".*/\1/p' "$answer")
+steps=${steps:-3}
+
+step=0
+while [ "$step" -lt "$steps" ]; do
+  step=$((step + 1))
   echo "step $step"
-  call update "{\"latest_output\": \"{\\\"step\\\": $step}\"}" || exit 4
+  call progress "{\"progress\": {\"done\": $step, \"total\": $steps}}" || give_up
+  call update "{\"latest_output\": \"{\\\"step\\\": $step}\"}" || give_up
   # The shell looks for signals only between commands, or in `wait`.
   sleep "${STEP_SECONDS:-0.2}" &
   wait $!
 done
 
 trap '' TERM
-call finish '{"outcome": "SUCCEEDED", "final_output": "\"done by a shell script\""}' || exit 4
+call finish '{"outcome": "SUCCEEDED", "final_output": "\"done by a shell script\""}' || give_up

@@ -99,13 +99,15 @@ def start_shell_worker(peer: Peer, project: Path, *, step_seconds: str = "0") ->
 
 @needs_curl
 def test_shell_worker_starts_updates_and_finishes(peer: Peer, project: Path) -> None:
+    peer.input = "2"
     peer.faults["start"] = [Fault(status=503)]
     peer.faults["finish"] = [Fault(drop_after=True)]
     worker = start_shell_worker(peer, project)
 
-    assert worker.end() == 0, worker.output
-    assert peer.outputs == [{"step": 1}, {"step": 2}, {"step": 3}]
-    assert peer.verbs == ["start"] * 2 + ["update"] * 3 + ["finish"] * 2
+    assert worker.end(timeout=60) == 0, worker.output
+    assert peer.outputs == [{"step": 1}, {"step": 2}]
+    assert peer.reports == [{"done": 1, "total": 2}, {"done": 2, "total": 2}]
+    assert peer.verbs == ["start"] * 2 + ["progress", "update"] * 2 + ["finish"] * 2
     assert output_of(peer) == "done by a shell script"
 
 
