@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from control_plane.async_client import AsyncClient
 from control_plane.bundle import survey
-from control_plane.client import AsyncClient, Client
+from control_plane.client import Client
 from control_plane.connection import Connection
 from control_plane.deploy import Deployment, Stage, deploy, size_text
 from control_plane.errors import BadRequestError, ControlPlaneError, ServerConnectionError

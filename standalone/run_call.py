@@ -5,11 +5,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.commands.output import progress_text
 from control_plane.invocation import Invocation
 from control_plane.models import InvocationInfo
 
 from standalone.errors import StandaloneError
-from standalone.run_display import Display, progress_text
+from standalone.run_display import Display
 from standalone.stack import Stack
 
 _LOG_SECONDS: Final = 10.0

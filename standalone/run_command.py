@@ -2,34 +2,28 @@
 
 # ruff: noqa: PLC0415 - quick --help
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
+from control_plane.commands.exits import EPILOG
 
 from core.commands import ending_at_once, expected_errors
 
 if TYPE_CHECKING:
-    from control_plane.models import InvocationInfo
-
     from standalone.run_call import Ended
 
-_STATUSES: Final = {"SUCCEEDED": 0, "FAILED": 1, "CANCELLED": 3, "TIMED_OUT": 4}
-_INTERRUPTED: Final = 130
-"""As shells give it for a program that Ctrl-C has ended."""
 
-
-@click.command()
+@click.command(epilog=EPILOG, short_help="Deploy and call a function, without a server if need be.")
 @click.argument("target", metavar="FILE.py::FUNCTION")
 @click.option(
     "--input",
+    "-i",
     "given_input",
-    default="null",
     metavar="JSON|@FILE|-",
-    help="Arguments: an object by name, an array by position; @FILE and - (standard input) hold "
-    "them. Without it the function gets none.",
+    help="The arguments: an array for those by position, an object for those by name, anything "
+    "else for a single one. From a file with @, from standard input with -.",
 )
 @click.option("--project", metavar="NAME", help="Default: run- and the name of the file's folder.")
 @click.option(
@@ -38,7 +32,7 @@ _INTERRUPTED: Final = 130
     metavar="SECONDS",
     help="Cancel the call after so many seconds.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object that says how it went.")
+@click.option("--json", "as_json", is_flag=True, help="Print the call as the API gives it.")
 @click.option("--url", metavar="URL", help="Address of a server; else CONTROL_PLANE_API_URL.")
 @click.option(
     "--key", metavar="KEY", help="Its API key; better in CONTROL_PLANE_API_KEY or a profile."
@@ -55,7 +49,7 @@ _INTERRUPTED: Final = 130
 def run(
     *,
     target: str,
-    given_input: str,
+    given_input: str | None,
     project: str | None,
     timeout: float | None,
     as_json: bool,
@@ -68,14 +62,11 @@ def run(
 
     Needs no server: if none is configured or none answers, it starts one for as long as it runs.
     What the function prints and how far it is goes to standard error. Ctrl-C cancels the call.
-
-    Ends with 0 if the function has a result, 1 if it failed or could not be called, 2 if this was
-    called wrongly, 3 if the call was cancelled, 4 if its time was up, 130 if this was interrupted
-    before there was a call.
     """
     import asyncio
 
-    from control_plane.errors import ControlPlaneError
+    from control_plane.commands.exits import told_plainly
+    from control_plane.commands.invoke import read_input
 
     from core.logging import configure_logging
     from provisioners.base import ProvisionerError
@@ -90,7 +81,7 @@ def run(
         raise click.UsageError(str(error)) from None
     options = RunOptions(
         target=found,
-        input_text=_read_input(given_input),
+        input_text=read_input(given_input),
         project=project or f"run-{found.folder.name or 'root'}",
         timeout=timeout,
         data_folder=data_folder or run_data_folder(),
@@ -101,69 +92,37 @@ def run(
     configure_logging(level="CRITICAL")
     with (
         ending_at_once(),
-        expected_errors(StandaloneError, ProvisionerError, ControlPlaneError),
+        expected_errors(StandaloneError, ProvisionerError),
+        told_plainly(url),
     ):
         with display() as shown:
             ended = asyncio.run(run_function(options, shown))
         sys.exit(_print(ended, as_json=as_json))
 
 
-def _read_input(given: str) -> str:
-    try:
-        if given == "-":
-            text = sys.stdin.read()
-        elif given.startswith("@"):
-            text = Path(given[1:]).read_text(encoding="utf-8")
-        else:
-            text = given
-        if text.strip():
-            json.loads(text)
-    except OSError as error:
-        raise click.BadParameter(str(error), param_hint="--input") from None
-    except ValueError as error:
-        hint = """. A text needs its quotes: '"..."'"""
-        raise click.BadParameter(f"This is no JSON: {error}{hint}", param_hint="--input") from None
-    return text
-
-
 def _print(ended: "Ended", *, as_json: bool) -> int:
     """Print the result or the error; returns the exit status."""
-    info = ended.invocation
-    if info is None:
-        click.echo("Interrupted before the function was called", err=True)
-        return _INTERRUPTED
-    result, error = _result_of(info)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "project_name": info.project_name,
-                    "version_id": info.version_id,
-                    "function_name": info.function_name,
-                    "invocation_id": info.invocation_id,
-                    "phase": info.phase,
-                    "result": result,
-                    "error": error,
-                }
-            )
-        )
-    elif error is None:
-        click.echo(json.dumps(result, ensure_ascii=False))
-    if error is not None:
-        click.echo(f"Error: {error}", err=True)
-    if ended.timed_out and info.phase == "CANCELLED":
-        return _STATUSES["TIMED_OUT"]
-    return _STATUSES.get(info.phase, 1)
-
-
-def _result_of(info: "InvocationInfo") -> tuple[Any, str | None]:
+    from control_plane.commands.exits import Exit, exit_of_phase
+    from control_plane.commands.output import print_json
     from control_plane.errors import ControlPlaneError, InvocationFailedError
     from control_plane.invocation import result_of
 
+    info = ended.invocation
+    if info is None:
+        click.echo("Interrupted before the function was called", err=True)
+        return Exit.INTERRUPTED
+    if as_json:
+        print_json(info.raw)
     try:
-        return result_of(info), None
+        result = result_of(info)
     except InvocationFailedError as error:
         # Its traceback is among the logs.
-        return None, error.error
+        click.echo(f"Error: {error.error}", err=True)
     except ControlPlaneError as error:
-        return None, str(error)
+        click.echo(f"Error: {error}", err=True)
+    else:
+        if not as_json:
+            print_json(result)
+    if ended.timed_out and info.phase == "CANCELLED":
+        return Exit.TIMED_OUT
+    return exit_of_phase(info.phase)

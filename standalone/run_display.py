@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -72,23 +72,3 @@ def display() -> Iterator[Display]:
 
     with console.status("") as moving:
         yield Moving()
-
-
-def progress_text(progress: Mapping[str, object]) -> str:
-    """Give a line for what a function has reported with `progress`."""
-    done, total = progress.get("done"), progress.get("total")
-    message = progress.get("message")
-    parts = []
-    if isinstance(done, int | float):
-        if isinstance(total, int | float) and total > 0:
-            parts.append(f"{100 * done / total:.0f} %  {done:,} of {total:,}")
-        else:
-            parts.append(f"{done:,}")
-    if message is not None:
-        parts.append(str(message))
-    parts += [
-        f"{name}={value}"
-        for name, value in progress.items()
-        if name not in {"done", "total", "message"}
-    ]
-    return "  ".join(parts)

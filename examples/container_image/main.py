@@ -1,4 +1,4 @@
-"""Says where it runs: proof that the image, and not the server's machine, is what a function sees."""
+"""Says where it runs: proof that a function sees the image, not the machine of the server."""
 
 import os
 import platform

@@ -18,7 +18,7 @@ _COMMANDS_OF_THE_SERVER = ("api", "demo", "loop", "migrate", "openapi", "run", "
 _SERVER_IS_MISSING = (
     "`control-plane {name}` is part of the server, and only the SDK is installed here. Install the "
     "server from the control-plane repository: `make install` in it. With a server elsewhere, "
-    "`control-plane deploy` is enough"
+    "`control-plane deploy` and `control-plane invoke` are enough"
 )
 
 

@@ -79,7 +79,7 @@ def test_with_a_server_that_answers(
     failed = call("fail", "--input", '"broken"', "--json")
     assert failed.returncode == 1
     seen = json.loads(failed.stdout)
-    assert (seen["phase"], seen["result"], seen["error"]) == ("FAILED", None, "ValueError: broken")
+    assert (seen["phase"], seen["executions"][0]["cause"]) == ("FAILED", "user_error")
     assert failed.stderr.endswith("Error: ValueError: broken\n")
 
     late = call("wait", "--input", json.dumps(str(tmp_path / "late")), "--timeout", "0.5")
@@ -104,7 +104,7 @@ def test_without_a_server_one_run_is_interrupted_and_the_next_one_waits_for_its_
         folder=open_folder / "first",
     )
     try:
-        first.writes("25 %  1 of 4  waiting", seconds=90)
+        first.writes("1/4 (25%) waiting", seconds=90)
         second = Program(
             *("run", f"{home / 'jobs.py'}::greet", "--input", '{"punctuation": "?"}'),
             environment=here,
