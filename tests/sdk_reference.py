@@ -1,6 +1,6 @@
 """Writes docs/sdk-reference.md from the docstrings of the library: `make sdk-reference`.
 
-Reads the source and imports nothing, so the result is the same on every Python.
+Reads the source of what it documents, so the result is the same on every Python.
 """
 
 import ast
@@ -8,6 +8,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+
+import control_plane
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "sdk-reference.md"
@@ -17,6 +19,8 @@ HEAD = """# Reference of the Python library
 
 Made from the docstrings by `make sdk-reference`; do not edit. How the parts belong
 together stands in the library's [README](../sdk/README.md).
+
+What stands here is imported from `control_plane` itself, but for what says another module.
 """
 
 CHAPTERS: dict[str, list[str]] = {
@@ -72,21 +76,76 @@ CHAPTERS: dict[str, list[str]] = {
     ],
 }
 
+EXPORTED = frozenset(control_plane.__all__)
+_TITLES = {"Args": "Arguments"}
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def reference() -> str:
     """Give the document's text."""
-    return "\n".join([HEAD, *_chapters()]).rstrip() + "\n"
+    return "\n".join([HEAD, *_contents(), *_chapters()]).rstrip() + "\n"
+
+
+def _contents() -> Iterator[str]:
+    lines = []
+    for title, names in CHAPTERS.items():
+        # Errors are many, and stand in a table.
+        links = "" if title == "Errors" else ": " + ", ".join(map(_link, names))
+        lines.append(f"- [{title}](#{title.lower().replace(' ', '-')}){links}")
+    yield "\n".join(lines) + "\n"
+
+
+def _link(name: str) -> str:
+    """Link to a heading; of headings that differ in case only, the later ones have a number."""
+    things = [each.partition(".")[2] for names in CHAPTERS.values() for each in names]
+    thing = name.partition(".")[2]
+    number = [each.lower() for each in things[: things.index(thing)]].count(thing.lower())
+    return f"[`{thing}`](#{thing.lower()}{f'-{number}' if number else ''})"
 
 
 def _chapters() -> Iterator[str]:
     for title, names in CHAPTERS.items():
         yield f"## {title}\n"
+        definitions = {}
         for name in names:
             module, _, attribute = name.partition(".")
-            tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-            yield from _entry(_definition(tree.body, attribute), level=3)
+            tree = _with_constants(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")))
+            definitions[name] = _definition(tree.body, attribute)
+        if title == "Errors":
+            yield from _table(definitions)
+        for name, definition in definitions.items():
+            module = name.partition(".")[0]
+            where = "" if definition.name in EXPORTED else f"In `control_plane.{module}`."
+            if title != "Errors" or "\n" in (ast.get_docstring(definition) or ""):
+                yield from _entry(definition, level=3, where=where)
+
+
+def _table(definitions: dict[str, _Definition]) -> Iterator[str]:
+    """Give a line for each error: what it derives from, and what it means."""
+    lines = ["| error | is a | when |", "|---|---|---|"]
+    for full_name, each in definitions.items():
+        text = ast.get_docstring(each) or ""
+        name = _link(full_name) if "\n" in text else f"`{each.name}`"
+        bases = ", ".join(f"`{_text(base)}`" for base in getattr(each, "bases", []))
+        lines.append(f"| {name} | {bases} | {' '.join(text.partition(chr(10) * 2)[0].split())} |")
+    yield "\n".join(lines) + "\n"
+
+
+def _with_constants(tree: ast.Module) -> ast.Module:
+    """Put the values of a module's constants where they are named."""
+    values = {
+        statement.targets[0].id: statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.targets[0], ast.Name)
+        and isinstance(statement.value, ast.Constant)
+    }
+
+    class Values(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return values.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
+
+    return Values().visit(tree)  # type: ignore[no-any-return]  # a module, as it was
 
 
 def _definition(body: list[ast.stmt], name: str) -> _Definition:
@@ -97,12 +156,18 @@ def _definition(body: list[ast.stmt], name: str) -> _Definition:
     return found[-1]
 
 
-def _entry(definition: _Definition, *, level: int, owner: str = "") -> Iterator[str]:
+def _entry(
+    definition: _Definition, *, level: int, owner: str = "", twin: str = "", where: str = ""
+) -> Iterator[str]:
     yield f"{'#' * level} {owner}{definition.name}\n"
+    if where:
+        yield where + "\n"
     if isinstance(definition, ast.ClassDef):
         bases = [_text(base) for base in definition.bases if "Generic" not in _text(base)]
         if bases:
             yield f"Derives from {', '.join(f'`{base}`' for base in bases)}.\n"
+        if arguments := _init_of(definition):
+            yield f"```python\n{arguments}\n```\n"
         yield _prose(ast.get_docstring(definition) or "")
         yield from _fields(definition)
         methods = {
@@ -112,32 +177,79 @@ def _entry(definition: _Definition, *, level: int, owner: str = "") -> Iterator[
             and not each.name.startswith("_")
             and not (ast.get_docstring(each) or "").startswith("See `Client.")
         }
-        for method in methods.values():
-            yield from _entry(method, level=level + 1, owner=f"{definition.name}.")
+        for name, method in methods.items():
+            original = name.removesuffix("_async")
+            if original != name and original in methods:
+                continue
+            has_twin = f"{name}_async" in methods
+            yield from _entry(
+                method,
+                level=level + 1,
+                owner=f"{definition.name}.",
+                twin=f"{name}_async" if has_twin else "",
+            )
         return
     if any(_text(decorator) == "property" for decorator in definition.decorator_list):
         returns = "" if definition.returns is None else f": {_text(definition.returns)}"
         yield f"`{definition.name}{returns}`\n"
     else:
         yield f"```python\n{_signature(definition)}\n```\n"
+    if twin:
+        yield f"In an event loop: `{twin}`, with the same arguments, to be awaited or iterated.\n"
     yield _prose(ast.get_docstring(definition) or "")
 
 
+def _init_of(definition: ast.ClassDef) -> str:
+    """Give how a class is called, where its docstring says what the arguments are."""
+    if "\nArgs:\n" not in (ast.get_docstring(definition) or ""):
+        return ""
+    init = _definition(definition.body, "__init__")
+    assert isinstance(init, ast.FunctionDef)
+    text = _signature(init).removeprefix("def __init__").removesuffix(" -> None")
+    return definition.name + text
+
+
 def _signature(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    arguments = definition.args
-    if arguments.args and arguments.args[0].arg == "self":
-        arguments.args = arguments.args[1:]
-    for argument in ast.walk(arguments):
-        if isinstance(argument, ast.arg) and argument.annotation is not None:
-            argument.annotation = ast.Name(_text(argument.annotation))
     keyword = "async def" if isinstance(definition, ast.AsyncFunctionDef) else "def"
     returns = "" if definition.returns is None else f" -> {_text(definition.returns)}"
-    line = f"{keyword} {definition.name}({ast.unparse(arguments)}){returns}"
+    parts = list(_arguments(definition.args))
+    line = f"{keyword} {definition.name}({', '.join(parts)}){returns}"
     if len(line) <= 96:
         return line
-    parts = re.split(r", (?![^\[]*\])", ast.unparse(arguments))
     inner = "".join(f"    {part},\n" for part in parts)
     return f"{keyword} {definition.name}(\n{inner}){returns}"
+
+
+def _arguments(arguments: ast.arguments) -> Iterator[str]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing = [None] * (len(positional) - len(arguments.defaults))
+    for number, (each, default) in enumerate(
+        zip(positional, [*missing, *arguments.defaults], strict=True), start=1
+    ):
+        if each.arg != "self":
+            yield _argument(each, default)
+        if number == len(arguments.posonlyargs):
+            yield "/"
+    if arguments.vararg is not None:
+        yield "*" + _argument(arguments.vararg, None)
+    elif arguments.kwonlyargs:
+        yield "*"
+    for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield _argument(each, default)
+    if arguments.kwarg is not None:
+        yield "**" + _argument(arguments.kwarg, None)
+
+
+def _argument(argument: ast.arg, default: ast.expr | None) -> str:
+    annotation = "" if argument.annotation is None else f": {_text(argument.annotation)}"
+    value = "" if default is None else f" = {_default(default)}"
+    return f"{argument.arg}{annotation}{value}"
+
+
+def _default(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return f'"{node.value}"'
+    return ast.unparse(node)
 
 
 def _text(node: ast.expr) -> str:
@@ -166,7 +278,7 @@ def _prose(docstring: str) -> str:
     """Turn a docstring with Google's sections into Markdown."""
     text = re.sub(
         r"^(Args|Attributes|Raises|Returns|All methods raise):\n((?:    .*\n|\n)+)",
-        lambda match: f"**{match[1]}:**\n\n{_items(match[2], match[1])}\n",
+        lambda match: f"**{_TITLES.get(match[1], match[1])}:**\n\n{_items(match[2], match[1])}\n",
         docstring + "\n",
         flags=re.MULTILINE,
     )
