@@ -89,6 +89,7 @@ def test_with_a_server_that_answers(
     assert not (tmp_path / "data-run").exists()
 
 
+@pytest.mark.timeout(300)
 def test_without_a_server_one_run_is_interrupted_and_the_next_one_waits_for_its_stack(
     open_folder: Path,
 ) -> None:

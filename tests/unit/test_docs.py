@@ -33,3 +33,8 @@ def test_the_reference_of_the_library_is_up_to_date_and_complete() -> None:
     assert DOCUMENT.read_text() == reference(), "run `make sdk-reference`"
     named = {name.partition(".")[2] for names in CHAPTERS.values() for name in names}
     assert set(control_plane.__all__) - named == set()
+
+
+def test_the_worker_in_the_documents_is_that_of_the_examples() -> None:
+    worker = (ROOT / "examples" / "shell_worker" / "worker.sh").read_text()
+    assert f"```sh\n{worker}```" in (ROOT / "docs" / "workers.md").read_text()
