@@ -11,19 +11,21 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from control_plane import InvocationTimedOut
+from control_plane import InvocationTimedOut, function
 
 
+@function(timeout=60)
 def greet(name: str = "world") -> str:
     """Give back a greeting. Input: `"Ada"`."""
     return f"Hello, {name}!"
 
 
+@function(timeout=60, max_retries=3)
 def flaky(state_file: str) -> str:
     """Fail twice and succeed at the third execution. Input: `{"state_file": "/tmp/flaky"}`.
 
     Every execution has a worker of its own, so what one must tell the next goes into a file here,
-    and into a database in earnest. Give the function at least two retries.
+    and into a database in earnest.
     """
     counter = Path(state_file)
     attempt = 1 + (int(counter.read_text()) if counter.exists() else 0)
@@ -33,6 +35,7 @@ def flaky(state_file: str) -> str:
     return f"worked at execution {attempt}"
 
 
+@function(timeout=60)
 def count_up(to: int = 5, pause: float = 0.2) -> Iterator[dict[str, int]]:
     """Report progress: each yielded value is the invocation's output so far. Input: `{"to": 3}`."""
     for step in range(1, to + 1):
@@ -40,6 +43,7 @@ def count_up(to: int = 5, pause: float = 0.2) -> Iterator[dict[str, int]]:
         yield {"step": step, "of": to}
 
 
+@function(timeout=600, max_concurrency=1)
 def sleepy(seconds: float = 3600) -> str:
     """Sleep, and clean up when the time limit of the invocation passes. Input: `60`."""
     try:
@@ -50,6 +54,7 @@ def sleepy(seconds: float = 3600) -> str:
     return f"slept for {seconds} seconds"
 
 
+@function(timeout=60)
 def word_count(text: str, top: int = 10) -> dict[str, object]:
     """Count the words of a text. Input: `{"text": "to be or not to be", "top": 2}`."""
     words = re.findall(r"[\w'-]+", text.lower())
