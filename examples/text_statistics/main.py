@@ -45,5 +45,5 @@ def put_together(paths: list[str], *, project: str | None = None) -> Statistics:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
-    files = sorted(str(path) for path in folder.rglob("*.txt"))
+    files = sorted(str(path) for path in folder.rglob("*") if path.suffix in {".md", ".txt"})
     print(put_together(files, project="text-statistics"))
