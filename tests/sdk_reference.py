@@ -61,6 +61,14 @@ CHAPTERS: dict[str, list[str]] = {
         "errors.InvocationCancelledError",
         "errors.InvocationTimedOutError",
     ],
+    "Deploy": [
+        "deploy.deploy",
+        "deploy.Deployment",
+        "deploy.FunctionState",
+        "deploy.DeploymentError",
+        "bundle.BundleError",
+        "discovery.DiscoveryError",
+    ],
     "The HTTP API": ["client.Client", "async_client.AsyncClient", "profiles.find_server"],
     "What the API answers": [
         "models.InvocationInfo",
@@ -72,6 +80,8 @@ CHAPTERS: dict[str, list[str]] = {
         "models.FunctionInfo",
         "models.InvocationPath",
         "models.InvocationPage",
+        "models.ChildInvocation",
+        "models.ChildPage",
         "models.LogPage",
     ],
 }

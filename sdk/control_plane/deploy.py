@@ -1,7 +1,7 @@
 """Deploys a project folder: finds its functions, uploads its code, registers a version, waits."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -20,6 +20,8 @@ Report = Callable[[Stage, str], None]
 
 _UPLOAD_BYTES: Final = 3_500_000
 """Of pieces in one request, which may have 4 MiB."""
+_PIECE_HEAD_BYTES: Final = 80
+"""At most, before each piece of a request."""
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
@@ -60,6 +62,10 @@ class Deployment:
         return all(function.status != "PENDING" for function in self.functions)
 
 
+def _say_nothing(_stage: Stage, _text: str) -> None:
+    pass
+
+
 def deploy(
     client: Client,
     folder: Path,
@@ -69,7 +75,7 @@ def deploy(
     modules: Sequence[str] = (),
     python: Path | None = None,
     wait_seconds: float = 1800,
-    report: Report = lambda _stage, _text: None,
+    report: Report = _say_nothing,
 ) -> Deployment:
     """Deploy a folder. Doing it again uploads only what has changed.
 
@@ -81,7 +87,8 @@ def deploy(
         modules: where to look for functions (`discovery.discover`).
         python: the interpreter to look for them with.
         wait_seconds: how long to wait until the functions are prepared.
-        report: gets what is being done.
+        report: gets a stage and what is being done in it; each call replaces what was said of the
+            stage before.
 
     Returns:
         The version. Its functions are READY or FAILED, or still PENDING when the time was up.
@@ -100,10 +107,10 @@ def deploy(
     if image is None:
         report("bundle", "")
         bundle = make_bundle(folder)
-        report("bundle", f"{_counted(len(bundle.files), 'file')}, {size_text(bundle.size)}")
-    create_project(client, project)
+        report("bundle", f"{_counted(len(bundle.files), 'file')}, {_size_text(bundle.size)}")
+    _create_project(client, project)
     if image is None:
-        uploaded = upload(client, bundle, project=project, report=report)
+        uploaded = _upload(client, bundle, project=project, report=report)
         image = bundle.image
     report("register", "")
     definition = {"default_docker_image": image, "functions": found.functions}
@@ -120,7 +127,7 @@ def deploy(
     )
 
 
-def create_project(client: Client, project: str) -> None:
+def _create_project(client: Client, project: str) -> None:
     """Create a project; fine if it is there.
 
     Raises:
@@ -132,9 +139,7 @@ def create_project(client: Client, project: str) -> None:
         return
 
 
-def upload(
-    client: Client, bundle: Bundle, *, project: str, report: Report = lambda _stage, _text: None
-) -> int:
+def _upload(client: Client, bundle: Bundle, *, project: str, report: Report) -> int:
     """Upload what the server does not have of a bundle; returns how many bytes that was.
 
     Raises:
@@ -150,26 +155,27 @@ def upload(
             "together"
         )
     sent = 0
-    batch: list[tuple[str, bytes]] = []
-
-    def flush() -> None:
-        if batch:
-            client.run(calls.upload_pieces(project, bundle.digest, batch))
-            batch.clear()
-            report("upload", size_text(sent))
-
-    pending = 0
-    for piece, content in bundle.read(set(announced.missing_pieces)):
-        if pending + len(content) > _UPLOAD_BYTES:
-            flush()
-            pending = 0
-        batch.append((piece, content))
-        pending += len(content) + 80
-        sent += len(content)
-    flush()
+    for batch in _batches(bundle.read(set(announced.missing_pieces))):
+        client.run(calls.upload_pieces(project, bundle.digest, batch))
+        sent += sum(len(content) for _, content in batch)
+        report("upload", _size_text(sent))
     if not announced.missing_pieces:
         report("upload", "nothing has changed")
     return sent
+
+
+def _batches(pieces: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Put pieces together that fit into one request."""
+    batch: list[tuple[str, bytes]] = []
+    size = 0
+    for piece, content in pieces:
+        if batch and size + len(content) > _UPLOAD_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((piece, content))
+        size += len(content) + _PIECE_HEAD_BYTES
+    if batch:
+        yield batch
 
 
 def _wait(client: Client, version: Version, *, seconds: float, report: Report) -> Version:
@@ -202,7 +208,7 @@ def _states_of(version: Version) -> list[FunctionState]:
     ]
 
 
-def size_text(size: int) -> str:
+def _size_text(size: int) -> str:
     """Give a number of bytes for people."""
     if size < 1024:
         return f"{size} bytes"
