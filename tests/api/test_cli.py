@@ -83,10 +83,10 @@ async def test_it_creates_the_tables_serves_without_temporal_and_deletes_them_at
         async def answers() -> bool:
             return await _status(url, headers) == 200
 
-        await eventually(answers, bool)
+        await eventually(answers, bool, seconds=60)
         assert "projects" in await asyncio.to_thread(_tables, registry_settings)
         process.send_signal(stop)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(40):
             assert await process.wait() == 0
     assert await asyncio.to_thread(_tables, registry_settings) == []
 
