@@ -107,7 +107,7 @@ def deploy(
     if image is None:
         report("bundle", "")
         bundle = make_bundle(folder)
-        report("bundle", f"{_counted(len(bundle.files), 'file')}, {_size_text(bundle.size)}")
+        report("bundle", f"{_counted(len(bundle.files), 'file')}, {size_text(bundle.size)}")
     _create_project(client, project)
     if image is None:
         uploaded = _upload(client, bundle, project=project, report=report)
@@ -158,7 +158,7 @@ def _upload(client: Client, bundle: Bundle, *, project: str, report: Report) -> 
     for batch in _batches(bundle.read(set(announced.missing_pieces))):
         client.run(calls.upload_pieces(project, bundle.digest, batch))
         sent += sum(len(content) for _, content in batch)
-        report("upload", _size_text(sent))
+        report("upload", size_text(sent))
     if not announced.missing_pieces:
         report("upload", "nothing has changed")
     return sent
@@ -208,7 +208,7 @@ def _states_of(version: Version) -> list[FunctionState]:
     ]
 
 
-def _size_text(size: int) -> str:
+def size_text(size: int) -> str:
     """Give a number of bytes for people."""
     if size < 1024:
         return f"{size} bytes"
