@@ -53,6 +53,4 @@ def retry(
         else:
             click.echo(info.invocation_id)
         return
-    if not as_json:
-        click.echo(f"{info.invocation_id}", err=True)
     wait_and_end(client, info.path, follow=follow, as_json=as_json, timeout=timeout)

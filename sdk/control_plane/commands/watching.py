@@ -269,7 +269,7 @@ def wait_and_end(
     as_json: bool,
     timeout: float | None,
 ) -> None:
-    """Wait for a call's end, print its result, and end the command as the call has ended.
+    """Say a call's id, wait for its end, print its result, and end the command as the call has.
 
     Args:
         client: the server.
@@ -281,17 +281,18 @@ def wait_and_end(
     """
     readers: dict[str, LogReader] | None = {} if follow else None
     last: InvocationInfo | None = None
-    with (
-        goes_on_without_us(client, path.invocation_id),
-        _display(follow=follow, as_json=as_json) as display,
-    ):
-        for event in watch(client, path, timeout=timeout, readers=readers):
-            if isinstance(event, Line):
-                display.line(event)
-            else:
-                last = event
-                if not event.has_ended:
-                    display.state(event)
+    with goes_on_without_us(client, path.invocation_id):
+        # In here: whoever has seen the id may press Ctrl-C.
+        if not as_json:
+            click.echo(path.invocation_id, err=True)
+        with _display(follow=follow, as_json=as_json) as display:
+            for event in watch(client, path, timeout=timeout, readers=readers):
+                if isinstance(event, Line):
+                    display.line(event)
+                else:
+                    last = event
+                    if not event.has_ended:
+                        display.state(event)
     assert last is not None  # noqa: S101 - a watch gives the last state
     if as_json:
         if follow:
