@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - quick --help
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ def run(
     Needs no server: if none is configured or none answers, it starts one for as long as it runs.
     What the function prints and how far it is goes to standard error. Ctrl-C cancels the call.
     """
+    # Until there is something to clean up, Ctrl-C just ends this: the imports take a while.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import asyncio
 
     from control_plane.commands.exits import told_plainly
