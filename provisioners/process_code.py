@@ -44,6 +44,10 @@ _SECONDS_BETWEEN_REMOVALS = 3600.0
 _log = structlog.get_logger(__name__)
 
 
+_Wanted = tuple[VersionId, str]
+"""A version, and the digest of its bundle."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
     at: float
@@ -77,8 +81,10 @@ class BundleFolders:
         self._environments = environments
         self._keep_seconds = keep_seconds
         self._source: BundleSource | None = None
-        self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, _Failure] = {}
+        # For each version by itself: a bundle may be gone for one whose project was deleted, and
+        # be there for others.
+        self._under_way: dict[_Wanted, asyncio.Task[None]] = {}
+        self._failures: dict[_Wanted, _Failure] = {}
         self._removed_at = -_SECONDS_BETWEEN_REMOVALS
 
     def use(self, source: BundleSource) -> None:
@@ -105,14 +111,15 @@ class BundleFolders:
         if not is_digest(digest):
             message = f"bundle://{digest} does not name a code bundle: it needs 64 digits"
             raise UnrecoverableProvisioningError(message)
+        wanted = (version_id, digest)
         project = await asyncio.to_thread(self.find, digest)
         while project is None:
-            self._raise_earlier_failure(digest)
-            task = self._under_way.get(digest)
+            self._raise_earlier_failure(wanted)
+            task = self._under_way.get(wanted)
             if task is None:
                 task = asyncio.create_task(self._make(version_id, digest))
-                self._under_way[digest] = task
-                task.add_done_callback(lambda done: self._is_done(digest, done))
+                self._under_way[wanted] = task
+                task.add_done_callback(lambda done: self._is_done(wanted, done))
             await asyncio.shield(task)
             project = await asyncio.to_thread(self.find, digest)
         return project
@@ -154,13 +161,13 @@ class BundleFolders:
             delete_tree(target)
             _log.info("unused_code_removed", name=target.name)
 
-    def _raise_earlier_failure(self, digest: str) -> None:
-        failure = self._failures.get(digest)
+    def _raise_earlier_failure(self, wanted: _Wanted) -> None:
+        failure = self._failures.get(wanted)
         if failure is not None and time.monotonic() - failure.at < _REMEMBERED_SECONDS:
             raise UnrecoverableProvisioningError(failure.text)
 
-    def _is_done(self, digest: str, task: asyncio.Task[None]) -> None:
-        self._under_way.pop(digest, None)
+    def _is_done(self, wanted: _Wanted, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(wanted, None)
         # Asking for it also keeps asyncio from complaining when nobody waits any more.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, UnrecoverableProvisioningError):
@@ -170,7 +177,7 @@ class BundleFolders:
                 for other, failure in self._failures.items()
                 if now - failure.at < _REMEMBERED_SECONDS
             }
-            self._failures[digest] = _Failure(at=now, text=str(error))
+            self._failures[wanted] = _Failure(at=now, text=str(error))
 
     async def _make(self, version_id: VersionId, digest: str) -> None:
         try:
@@ -198,9 +205,13 @@ class BundleFolders:
                 await asyncio.to_thread(_write, files, batch, contents)
             await self._compile(files)
             await asyncio.to_thread(_finish, fresh, stored.manifest)
-            with suppress(OSError):
-                # Somebody else was faster, or it is in place now.
-                await asyncio.to_thread(fresh.rename, self._bundles / digest)
+            bundle = self._bundles / digest
+            try:
+                await asyncio.to_thread(fresh.rename, bundle)
+            except OSError:
+                # Somebody else may have been faster.
+                if not await asyncio.to_thread((bundle / "used").exists):
+                    raise
         finally:
             await asyncio.to_thread(delete_tree, fresh)
 

@@ -47,7 +47,11 @@ _MAY_PASS = re.compile(
     re.IGNORECASE,
 )
 _CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")
-_PLAIN_REQUIREMENT = re.compile(r"[A-Za-z0-9][^/@\\]*|--hash=\S+")
+_PLAIN_REQUIREMENT = re.compile(
+    # A name that ends as a file's does is taken for a file of the bundle.
+    r"(?!\S+\.(whl|zip|tgz|tar(\.\w+)?)(\s|;|$))[A-Za-z0-9][^/@\\]*|--hash=\S+",
+    re.IGNORECASE,
+)
 _LOCAL_SOURCE = re.compile(r'source = \{ (path|directory|editable|virtual) = "(?!\.")')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -197,7 +197,8 @@ def _rules_of(folder: Path) -> _Ignoring:
     for name in IGNORE_FILES:
         file = folder / name
         if file.is_file():
-            lines += file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            # Git, too, leaves out a byte order mark.
+            lines += file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     return [(folder, GitIgnoreSpec.from_lines(lines))] if lines else []
 
 
@@ -205,9 +206,13 @@ def _is_ignored(path: Path, rules: _Ignoring, *, is_folder: bool) -> bool:
     # The innermost rules come first, and within them the last line that matches counts.
     for folder, spec in reversed(rules):
         name = str(path.relative_to(folder)) + ("/" if is_folder else "")
-        verdict = spec.check_file(name).include
-        if verdict is not None:
-            return verdict
+        result = spec.check_file(name)
+        if result.index is not None and str(spec.patterns[result.index].pattern).endswith("/**"):
+            # `folder/**` is about what is in the folder, of which a later line may keep something;
+            # with its slash at the end the folder itself would be taken for such a thing.
+            result = spec.check_file(name.rstrip("/"))
+        if result.include is not None:
+            return result.include
     return False
 
 

@@ -32,6 +32,7 @@ class Bundles:
     def __init__(self) -> None:
         self.stored: dict[str, tuple[Manifest, dict[str, bytes]]] = {}
         self.opened: list[str] = []
+        self.gone_for: set[VersionId] = set()
 
     def add(self, files: Mapping[str, bytes], *, executable: Collection[str] = ()) -> str:
         """Returns the image."""
@@ -40,9 +41,8 @@ class Bundles:
         return f"bundle://{manifest.digest}"
 
     async def open(self, version_id: VersionId, digest: str) -> StoredBundle:
-        del version_id
         self.opened.append(digest)
-        if digest not in self.stored:
+        if digest not in self.stored or version_id in self.gone_for:
             raise BundleIsGoneError("gone")
         return _Stored(*self.stored[digest])
 
@@ -192,6 +192,18 @@ async def test_a_bundle_that_is_gone_or_holds_no_program_fails_for_good(
     ):
         with pytest.raises(UnrecoverableProvisioningError, match=text):
             await backend.provisioner.prepare(backend.function_for(image))
+
+
+async def test_a_bundle_that_is_gone_for_one_version_is_there_for_another(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    """The project of the first one was deleted; the second one's has the same code."""
+    of_deleted = backend.function_for(bundles.add({**PROGRAM, "program.py": b""}))
+    of_other = replace(of_deleted, version_id=VersionId("ver-" + "1" * 32))
+    bundles.gone_for.add(of_deleted.version_id)
+    with pytest.raises(UnrecoverableProvisioningError, match="gone"):
+        await backend.provisioner.prepare(of_deleted)
+    await backend.provisioner.prepare(of_other)
 
 
 async def test_a_damaged_piece_is_noticed(
@@ -476,7 +488,14 @@ def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
     plain = "httpx[http2]>=0.27 ; python_version > '3' \\\n  --hash=sha256:aa # why\n"
     assert digest(plain, "one") == digest(f"# moved\n\n{plain}", "other") is not None
     assert digest(plain, "one") != digest("httpx>=0.28", "one")
-    for line in ("-r more.txt", "./vendor/x", "x @ file:///x", "-e .", "vendor/x.whl"):
+    for line in (
+        "-r more.txt",
+        "./vendor/x",
+        "x @ file:///x",
+        "-e .",
+        "vendor/x.whl",
+        "x-1-py3-none-any.whl",
+    ):
         assert digest(line, "one") != digest(line, "other")
     assert digest("# nothing\n\n", "one") is None
     assert digest("control-plane-sdk[x]\n", "one") is None

@@ -85,6 +85,11 @@ def test_names_have_one_form(tmp_path: Path) -> None:
             ["a.log", "a.py"],
         ),
         ({".controlplaneignore": "*\n!a.py\n"}, ["a.py"]),
+        (
+            {".gitignore": "sub/**\n!sub/a.log\n!sub/build/y.py\n"},
+            ["a.log", "a.py", "build/x.py", "sub/a.log"],
+        ),
+        ({".gitignore": "\ufeff*.log\n"}, ["a.py", "build/x.py", "sub/build/y.py"]),
     ],
 )
 def test_what_git_ignores_is_left_out(
