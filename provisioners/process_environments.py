@@ -52,6 +52,8 @@ _PLAIN_REQUIREMENT = re.compile(
     r"(?!\S+\.(whl|zip|tgz|tar(\.\w+)?)(\s|;|$))[A-Za-z0-9][^/@\\]*|--hash=\S+",
     re.IGNORECASE,
 )
+_MARGIN_SECONDS = 30.0
+"""For another one's installer to be ended after its time."""
 _LOCAL_SOURCE = re.compile(r'source = \{ (path|directory|editable|virtual) = "(?!\.")')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -194,7 +196,8 @@ class Environments:
         if dependencies is None:
             return
         folder = self.folder / self._key(dependencies)
-        async with _locked(folder.with_suffix(".lock")) as lock:
+        lock_file = folder.with_suffix(".lock")
+        async with _locked(lock_file, seconds=self._build_seconds + _MARGIN_SECONDS) as lock:
             if await asyncio.to_thread((folder / "used").exists):
                 return
             await asyncio.to_thread(delete_tree, folder)
@@ -219,21 +222,37 @@ class Environments:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[int]:
-    """Hold a lock file; gives its descriptor. It is polled for: a build may take minutes."""
+async def _locked(path: Path, *, seconds: float) -> AsyncIterator[int]:
+    """Hold a lock file; gives its descriptor. It is polled for: a build may take minutes.
+
+    Raises:
+        ProvisionerError: somebody else has it for longer than so many seconds.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        pause = 0.02
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, 1.0)
+        try:
+            async with asyncio.timeout(seconds):
+                await _lock(descriptor)
+        except TimeoutError:
+            raise ProvisionerError(
+                f"Another installer of these dependencies does not end: a process has had {path} "
+                f"locked for more than {seconds:g} seconds (`fuser` shows which)"
+            ) from None
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+async def _lock(descriptor: int) -> None:
+    pause = 0.02
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+        else:
+            return
 
 
 class _Build:
@@ -261,9 +280,9 @@ class _Build:
         self._seconds = seconds
         self._lock = lock
         self._log = folder / "log"
-        self._requirements = self._files / "requirements.txt"
-        if dependencies.requirements is not None:
-            self._requirements = folder / "requirements.txt"
+        # Other files that a list names are looked for beside it.
+        beside_it = dependencies.requirements is None or not dependencies.is_plain
+        self._requirements = (self._files if beside_it else folder) / "requirements.txt"
 
     async def run(self) -> None:
         if self._copied is not None:

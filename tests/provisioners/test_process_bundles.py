@@ -12,6 +12,7 @@ import pytest
 
 from core.bundles import BundleIsGoneError, Manifest, StoredBundle
 from core.ids import VersionId
+from provisioners import process_environments
 from provisioners.base import (
     ProvisionerError,
     UnrecoverableProvisioningError,
@@ -233,16 +234,18 @@ name = "shop"
 version = "1"
 dependencies = ["tiny @ file://{tmp_path}/{WHEEL}", "control-plane-sdk"]
 """
+    divided = {"requirements.txt": b"control-plane-sdk\n-r more.txt\n"}
     outputs = [
         await output_of(backend, bundles.add(files))
         for files in (
             DEPENDS_ON_TINY,
             sdk_only,
             {**PRINTS_TINY, "pyproject.toml": pyproject.encode()},
+            {**DEPENDS_ON_TINY, **divided, "more.txt": f"./{WHEEL}\n".encode()},
         )
     ]
-    assert outputs == ["42", "", "7"]
-    assert len(list((code / "environments").glob("*/used"))) == 2
+    assert outputs == ["42", "", "7", "42"]
+    assert len(list((code / "environments").glob("*/used"))) == 3
 
 
 async def test_without_uv_pip_installs(backend: ProcessBackend, bundles: Bundles) -> None:
@@ -307,6 +310,11 @@ async def test_an_installation_that_takes_too_long_is_ended(
     assert str(caught.value) == (
         "The dependencies in requirements.txt were not installed within 1 seconds\nstill busy"
     )
+
+
+def is_open_here(file: Path) -> bool:
+    links = list(Path("/proc/self/fd").iterdir())
+    return any(os.path.lexists(link) and os.path.realpath(link) == str(file) for link in links)
 
 
 def the_one(folder: Path, pattern: str) -> Path:
@@ -386,8 +394,8 @@ async def test_installing_waits_for_the_end_of_another_ones_installer(
     provisioner = await another(backend, bundles, uv=waiting_uv(tmp_path))
     try:
         task = asyncio.create_task(provisioner.prepare(backend.function_for(image)))
-        # Long enough to begin if it would not wait.
-        await asyncio.sleep(0.5)
+        # Between opening the file and trying to lock it nothing else gets its turn.
+        await eventually_true(lambda: is_open_here(lock))
         assert lines_of(tmp_path / "started") == []
         assert installer.stdin is not None
         installer.stdin.close()
@@ -396,6 +404,27 @@ async def test_installing_waits_for_the_end_of_another_ones_installer(
     finally:
         await provisioner.close()
     assert len(lines_of(tmp_path / "started")) == 2
+
+
+async def test_another_ones_installer_is_not_waited_for_without_end(
+    backend: ProcessBackend,
+    bundles: Bundles,
+    code: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = bundles.add(DEPENDS_ON_TINY)
+    await backend.provisioner.prepare(backend.function_for(image))
+    the_one(code, "environments/*/used").unlink()
+    lock = the_one(code, "environments/*.lock")
+    monkeypatch.setattr(process_environments, "_MARGIN_SECONDS", 0)
+    provisioner = await another(backend, bundles, build_seconds=0.2)
+    try:
+        with lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(ProvisionerError, match=str(lock)):
+                await provisioner.prepare(backend.function_for(image))
+    finally:
+        await provisioner.close()
 
 
 async def test_installers_see_no_secret_of_the_server(
