@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,14 +22,23 @@ def announced(folder: Path, *, url: str) -> Iterator[None]:
         folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode=0o600
     )
     try:
-        with suppress(BlockingIOError):
-            # Somebody else's only where both have a Postgres elsewhere; the first one stays.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _locked(file):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps({"url": url}).encode(), 0)
         yield
     finally:
         os.close(file)
+
+
+def _locked(file: int) -> bool:
+    # A reader has it for an instant. Another server has it for good, where both have a Postgres
+    # elsewhere: the first one's announcement stays.
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def running_server(folder: Path) -> str | None:

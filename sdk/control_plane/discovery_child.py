@@ -94,8 +94,9 @@ def _explain(error: BaseException, folder: str) -> str:
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = (
-            f"\n{error.name!r} is not installed for {sys.executable}. Install what the project "
-            "depends on there, or name another interpreter with --python"
+            f"\n{error.name!r} is not installed for {sys.executable}. The functions are looked for "
+            "on this machine: install what the project depends on in a virtual environment .venv "
+            "in its folder, or name another interpreter with --python"
         )
     return f"The project cannot be imported:\n{text}{hint}"
 

@@ -116,5 +116,5 @@ def read_input(given: str | None) -> str:
         hint = ""
         if given == text and not text.startswith(("[", "{", '"')):
             hint = f". A text wants quotes: --input '{json.dumps(text, ensure_ascii=False)}'"
-        raise click.UsageError(f"{place} is no JSON: {error}{hint}") from None
+        raise click.UsageError(f"{place} is not JSON: {error}{hint}") from None
     return text.strip()
