@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 from temporalio.client import Client, WorkflowHandle
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from api.app import create_app
 from core.dispatch import Dispatcher
@@ -285,6 +286,8 @@ async def running_control_plane(
                 update={"sweep_interval_seconds": sweep_interval_seconds}
             ),
             task_queue=task_queue,
+            # It refuses what would not replay: clocks, random numbers, I/O.
+            workflow_runner=SandboxedWorkflowRunner(),
         ),
     ):
         yield ControlPlane(

@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
@@ -87,6 +86,7 @@ async def temporal_worker(
     settings: WorkerSettings,
     task_queue: str,
     pieces: PieceStore | None = None,
+    workflow_runner: WorkflowRunner | None = None,
 ) -> AsyncIterator[list[Worker]]:
     """Run the Temporal worker during the block: all queues, workflows and activities.
 
@@ -99,6 +99,8 @@ async def temporal_worker(
         settings: addresses and limits.
         task_queue: prefix of the queues' names.
         pieces: keeps the content of code bundles; by default Postgres does.
+        workflow_runner: runs the workflows; by default without Temporal's sandbox, which the tests
+            run them in (docs/adr/0014-workflows-run-without-the-sandbox.md).
 
     Raises:
         OperationalError: Postgres does not answer.
@@ -146,7 +148,7 @@ async def temporal_worker(
                 deletion.cancel_project,
                 deletion.delete_project_rows,
             ],
-            workflow_runner=SandboxedWorkflowRunner(),
+            workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
             max_concurrent_local_activities=min(_REGISTRY_CALLS, registry.pool_size),
             max_concurrent_workflow_tasks=_WORKFLOW_TASKS,
