@@ -73,8 +73,12 @@ format: $(DEV_STAMP) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV_STAMP) ## Measure, as ratios to baselines that run beside it
+bench: $(DEV_STAMP) ## Measure, as ratios to baselines that run beside it (ARGS="--only engine")
 	@$(BIN)/python -m bench --output bench/results/latest.json $(ARGS)
+
+.PHONY: bench-full
+bench-full: $(DEV_STAMP) ## The same with large sizes: a million rows, 10,000 that wait (half an hour)
+	@$(BIN)/python -m bench --full --output bench/results/full.json $(ARGS)
 
 .PHONY: bench-deletion
 bench-deletion: $(DEV_STAMP) ## Measure the deletion of a project of 100,000 invocations (ARGS="--count N")

@@ -2,11 +2,9 @@
 
 import asyncio
 import itertools
-import statistics
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +14,7 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from api.app import create_app
+from bench.figures import Sample, Section, line
 from bench.rows import ENDED, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
@@ -37,7 +36,6 @@ Json = dict[str, Any]
 Call = Callable[[], Awaitable[object]]
 
 _KEY: Final = "bench"
-_REPEATS: Final = 8
 _FILTERS: Final = (
     ("all", None, False),
     ("RUNNING", InvocationStatus.RUNNING, False),
@@ -107,6 +105,11 @@ class _Calls:
             over_http.append(answer)
         return below, over_http
 
+    async def newest(self) -> str:
+        """Name the last invocation in the queue."""
+        first = (await self._http.get(self.path(QUEUED), params={"max_results": 1})).json()
+        return str(first["invocations"][0]["invocation_id"])
+
     def gets(self, invocation_id: str) -> tuple[list[Call], ...]:
         async def get() -> None:
             async with self._registry.autocommit() as session:
@@ -147,20 +150,9 @@ class _Calls:
         return [create] * 10, [answer] * 10
 
 
-async def _measure(calls: list[Call]) -> Json:
-    for call in calls:
-        await call()
-    taken: list[float] = []
-    for _ in range(_REPEATS):
-        for call in calls:
-            began = time.perf_counter()
-            await call()
-            taken.append((time.perf_counter() - began) * 1000)
-    percentiles = statistics.quantiles(taken, n=100)
-    return {"p50": percentiles[49], "p99": percentiles[98]}
-
-
-async def _measure_at(rows: int, postgres: EmbeddedPostgres, client: Client) -> Json:
+@asynccontextmanager
+async def _filled(rows: int, postgres: EmbeddedPostgres, client: Client) -> AsyncIterator[_Calls]:
+    """Fill a database of its own, and open it for calls."""
     database = f"rows_{rows}"
     await asyncio.to_thread(postgres.create_database, database)
     settings = RegistrySettings(
@@ -192,64 +184,74 @@ async def _measure_at(rows: int, postgres: EmbeddedPostgres, client: Client) -> 
                 headers={"Authorization": f"Bearer {_KEY}"},
             )
         )
-        began = time.perf_counter()
         filled = await fill(registry, rows=rows)
-        measured: Json = {"fill_seconds": time.perf_counter() - began}
         # What filling has left to write does not belong to the reads.
         async with registry.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("CHECKPOINT"))
-        calls = _Calls(registry, http, filled)
-        first = (await http.get(calls.path(QUEUED), params={"max_results": 1})).json()
-        newest = first["invocations"][0]["invocation_id"]
-        cases = {
-            f"list: {name}": calls.pages(status, of_parent=of_parent)
-            for name, status, of_parent in _FILTERS
-        }
-        cases["get the last one in the queue"] = calls.gets(newest)
-        cases["create a child"] = calls.creations()
-        for name, (below, over_http) in cases.items():
-            measured[name] = {"registry": await _measure(below), "http": await _measure(over_http)}
-    return measured
+        yield _Calls(registry, http, filled)
 
 
-async def listing(folder: Path, *, sizes: tuple[int, int]) -> Json:
-    """Measure at both numbers of rows; milliseconds, by number of rows, case and layer."""
+async def _in_turns(few: list[Call], many: list[Call], *, repeats: int) -> tuple[Sample, Sample]:
+    """Make the same calls to both, one here and one there; milliseconds."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for number in range(repeats + 1):
+        for pair in zip(few, many, strict=True):
+            for call, times in zip(pair, taken, strict=True):
+                began = time.perf_counter()
+                await call()
+                # The first ones prepare statements and fill caches.
+                if number:
+                    times.append((time.perf_counter() - began) * 1000)
+    return Sample.of(taken[0]), Sample.of(taken[1])
+
+
+async def _cases(calls: _Calls) -> dict[str, tuple[list[Call], ...]]:
+    cases = {
+        f"list: {name}": calls.pages(status, of_parent=of_parent)
+        for name, status, of_parent in _FILTERS
+    }
+    cases["get the last one in the queue"] = calls.gets(await calls.newest())
+    cases["create a child"] = calls.creations()
+    return cases
+
+
+async def listing(folder: Path, *, sizes: tuple[int, int], repeats: int) -> Section:
+    """Measure beside few and beside many invocations, in turns.
+
+    Args:
+        folder: for the servers' data.
+        sizes: how many invocations one function has, few and many.
+        repeats: how often each call is made; a list is 18 of them.
+    """
+    folder = folder / "listing"
     folder.mkdir()
     folder.chmod(0o711)
-    async with (
-        EmbeddedPostgres(folder / "postgres", durable=False, max_connections=50) as postgres,
-        TemporalDevServer(
-            folder / "temporal", persistent=False, ui=False, search_attributes=SEARCH_ATTRIBUTES
-        ) as temporal,
-    ):
+    few, many = sizes
+    lines = []
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(
+            EmbeddedPostgres(folder / "postgres", durable=False, max_connections=60)
+        )
+        temporal = await stack.enter_async_context(
+            TemporalDevServer(
+                folder / "temporal", persistent=False, ui=False, search_attributes=SEARCH_ATTRIBUTES
+            )
+        )
         client = await connect(TemporalSettings(temporal_address=temporal.address))
-        return {
-            str(rows): await _measure_at(rows, postgres, client) for rows in dict.fromkeys(sizes)
-        }
-
-
-def print_listing(measured: Json) -> None:
-    """Print the table: how much slower the larger table is."""
-    (few, small), (many, large) = measured.items()
-    print(
-        f"{f'one function of {int(many):,} invocations (ms)':<44} {'p50':>8} {'p99':>8}  x of {few}"
+        small, large = [
+            await _cases(await stack.enter_async_context(_filled(rows, postgres, client)))
+            for rows in sizes
+        ]
+        baseline = f"{few:,} rows"
+        for name, layers in large.items():
+            for layer, there in zip(("registry", "HTTP"), layers, strict=True):
+                here = small[name][("registry", "HTTP").index(layer)]
+                base, sample = await _in_turns(here, there, repeats=repeats)
+                label = f"{name} ({layer})"
+                lines.append(line(f"{label}: p50", sample, "ms", to=(baseline, base.p50)))
+                to = (baseline, base.p99)
+                lines.append(line(f"{label}: p99", sample, "ms", at=0.99, to=to, at_most=1.5))
+    return Section(
+        title=f"5 one function of {many:,} invocations, of 2.1 times as many", lines=lines
     )
-    for name, layers in large.items():
-        if not isinstance(layers, dict):
-            continue
-        for layer, figures in layers.items():
-            ratio = figures["p50"] / small[name][layer]["p50"]
-            label = f"{name} ({layer})"
-            print(f"  {label:<42} {figures['p50']:>8.2f} {figures['p99']:>8.2f} {ratio:>6.2f}")
-    print(f"  {'filling it took, s':<42} {large['fill_seconds']:>8.1f}")
-
-
-async def _main() -> None:
-    with tempfile.TemporaryDirectory(prefix="control-plane-bench-") as name:
-        Path(name).chmod(0o711)
-        print_listing(await listing(Path(name) / "listing", sizes=(10_000, 1_000_000)))
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())
