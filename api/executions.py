@@ -69,7 +69,7 @@ _NOT_RUNNING = (
 )
 async def start_execution(path: ExecutionPathDep, context: ContextDep) -> ExecutionInfo:
     """A worker says that it has started."""
-    async with context.registry.transaction() as session:
+    async with context.registry.autocommit() as session:
         started = await executions.start_execution(session, path)
         return execution_info(started, context.links)
 
@@ -79,7 +79,7 @@ async def update_execution(
     path: ExecutionPathDep, result: ExecutionTemporaryResult, context: ContextDep
 ) -> ExecutionInfo:
     """A worker replaces the output while it runs."""
-    async with context.registry.transaction() as session:
+    async with context.registry.autocommit() as session:
         updated = await executions.update_execution(
             session, path, latest_output=result.latest_output
         )
@@ -91,7 +91,7 @@ async def report_progress(
     path: ExecutionPathDep, report: ExecutionProgress, context: ContextDep
 ) -> ExecutionInfo:
     """A worker says how far it is, in an object of its own making."""
-    async with context.registry.transaction() as session:
+    async with context.registry.autocommit() as session:
         reported = await executions.report_progress(session, path, progress=report.progress)
         return execution_info(reported, context.links)
 
@@ -101,7 +101,7 @@ async def finish_execution(
     path: ExecutionPathDep, result: ExecutionFinalResult, context: ContextDep
 ) -> ExecutionInfo:
     """A worker reports its outcome. FAILED needs an error message; the others must have none."""
-    async with context.registry.transaction() as session:
+    async with context.registry.autocommit() as session:
         finished = await executions.finish_execution(
             session,
             path,

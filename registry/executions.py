@@ -1,11 +1,13 @@
 """Queries for executions: what workers report, and reading."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, select, update
+from sqlalchemy import ColumnElement, Executable, and_, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from core.clock import utc_now
 from core.errors import (
@@ -21,7 +23,7 @@ from registry.changes import announcement
 from registry.functions import AnySelect, path_parameters
 from registry.invocations import check_invocation_path, select_invocation_path
 from registry.slots import FunctionContext
-from registry.tables import Execution, Function, Invocation, Project, Version
+from registry.tables import Execution, Function, Invocation, Project, Version, table_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +106,11 @@ async def start_execution(session: AsyncSession, path: ExecutionPath) -> Executi
         Also everything that `get_execution` raises.
     """
     details = await get_execution(session, path)
-    started = await _update(
-        session, details, {"started_at": utc_now()}, only_if=Execution.started_at.is_(None)
-    )
-    if not started:
+    if not await _update(session, details, {"started_at": utc_now()}, _Kind.START):
         current = (await get_execution(session, path)).execution
         if current.started_at is not None:
             raise ExecutionHasAlreadyStartedError
         raise ExecutionIsAlreadyTerminatedError
-    # Not updated_at: clients rely on the time of the last change of status.
-    await session.execute(
-        update(Invocation)
-        .where(Invocation.id == details.invocation.id, Invocation.phase == Phase.PROVISIONING)
-        .values(phase=Phase.RUNNING)
-    )
     return details
 
 
@@ -132,7 +125,7 @@ async def update_execution(
         ExecutionIsAlreadyTerminatedError: the worker is gone.
         Also everything that `get_execution` raises.
     """
-    return await _report(session, path, {"output": latest_output})
+    return await _report(session, path, {"output": latest_output}, _Kind.UPDATE)
 
 
 async def report_progress(
@@ -143,7 +136,7 @@ async def report_progress(
     Raises:
         As `update_execution`.
     """
-    return await _report(session, path, {"progress": progress})
+    return await _report(session, path, {"progress": progress}, _Kind.UPDATE)
 
 
 async def finish_execution(
@@ -167,15 +160,17 @@ async def finish_execution(
         values["output"] = final_output
     if error_message is not None:
         values["error_message"] = error_message
-    return await _report(session, path, values, announced=True)
+    return await _report(session, path, values, _Kind.FINISH)
 
 
 async def _report(
-    session: AsyncSession, path: ExecutionPath, values: dict[str, Any], *, announced: bool = False
+    session: AsyncSession,
+    path: ExecutionPath,
+    values: dict[str, Any],
+    kind: "_Kind",
 ) -> ExecutionDetails:
     details = await get_execution(session, path)
-    runs = Execution.started_at.is_not(None) & Execution.finished_at.is_(None)
-    if not await _update(session, details, values, only_if=runs, announced=announced):
+    if not await _update(session, details, values, kind):
         current = (await get_execution(session, path)).execution
         if current.started_at is None:
             raise ExecutionHasNotStartedError
@@ -185,30 +180,60 @@ async def _report(
     return details
 
 
-async def _update(
-    session: AsyncSession,
-    details: ExecutionDetails,
-    values: dict[str, Any],
-    *,
-    only_if: ColumnElement[bool],
-    announced: bool = False,
-) -> bool:
-    """Change an execution that is open, and the row in `details` with it.
+class _Kind(Enum):
+    """What a worker reports."""
 
-    With `announced`, tell those who watch the execution.
+    START = auto()
+    UPDATE = auto()
+    FINISH = auto()
+
+
+async def _update(
+    session: AsyncSession, details: ExecutionDetails, values: dict[str, Any], kind: _Kind
+) -> bool:
+    """Change an execution that is open, and the row in `details` with it; False if it may not."""
+    values = {"updated_at": utc_now(), **values}
+    statement = _update_statement(kind, tuple(sorted(values)))
+    parameters = {f"new_{column}": value for column, value in values.items()}
+    parameters["of_execution"] = details.execution.id
+    return await session.scalar(statement, parameters) is not None
+
+
+@cache
+def _update_statement(kind: _Kind, columns: tuple[str, ...]) -> Executable:
+    """Build the statement of a kind that sets so many columns: once, since that costs more than it.
+
+    A start also moves the invocation from PROVISIONING to RUNNING; a finish tells those who watch
+    the execution.
     """
-    updated = await session.scalar(
-        update(Execution)
+    table = table_of(Execution)
+    only_if: ColumnElement[bool] = Execution.started_at.is_(None)
+    if kind is not _Kind.START:
+        only_if = Execution.started_at.is_not(None) & Execution.finished_at.is_(None)
+    changed = (
+        update(table)
         .where(
-            Execution.id == details.execution.id,
+            Execution.id == bindparam("of_execution"),
             Execution.worker_status != WorkerStatus.TERMINATED,
             only_if,
         )
-        .values(updated_at=utc_now(), **values)
-        .returning(Execution, *([announcement(Execution.id)] if announced else []))
-        .execution_options(populate_existing=True, synchronize_session=False)
+        .values({column: bindparam(f"new_{column}") for column in columns})
+        .returning(*table.c)
+        .cte("changed")
     )
-    return updated is not None
+    execution = aliased(Execution, changed)
+    told = [announcement(execution.id)] if kind is _Kind.FINISH else []
+    selected = select(execution, *told).execution_options(populate_existing=True)
+    if kind is not _Kind.START:
+        return selected
+    # Not updated_at: clients rely on the time of the last change of status.
+    runs = (
+        update(table_of(Invocation))
+        .where(Invocation.id == changed.c.invocation_id, Invocation.phase == Phase.PROVISIONING)
+        .values(phase=Phase.RUNNING)
+        .cte("runs")
+    )
+    return selected.add_cte(runs)
 
 
 async def get_execution_scope(

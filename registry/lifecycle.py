@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from core.clock import utc_now
 from core.deadline import deadline_of
@@ -36,10 +37,11 @@ from core.steps import (
 )
 from core.workflow_names import deletion_workflow_id
 from registry.cancellation import CANCELLATION_REQUESTED
-from registry.changes import announce
+from registry.changes import announce, announcement
 from registry.preparation import detail_while_preparing
 from registry.slots import (
     MAX_COUNTED,
+    Asking,
     FunctionContext,
     call_next,
     lock_function_of,
@@ -47,7 +49,7 @@ from registry.slots import (
     look_at_queue,
 )
 from registry.starts import pauses_of
-from registry.tables import Execution, Invocation
+from registry.tables import Execution, Invocation, table_of
 
 _PHASE_OF_INTERRUPT = {
     InterruptReason.CANCELLED: Phase.CANCELLED,
@@ -57,6 +59,74 @@ _CAUSE_OF_INTERRUPT = {
     InterruptReason.CANCELLED: Cause.CANCELLED,
     InterruptReason.TIMED_OUT: Cause.TIMED_OUT,
 }
+
+_WITHOUT_USERS_DATA = (
+    defer(Invocation.input, raiseload=True),
+    defer(Execution.output, raiseload=True),
+    defer(Execution.progress, raiseload=True),
+)
+# Rows are locked in the order of `of`, which is the lock order everywhere.
+_CLOSING = (
+    select(Execution, Invocation)
+    .join(Invocation, Invocation.id == Execution.invocation_id)
+    .where(Execution.id == bindparam("execution_id"))
+    .options(*_WITHOUT_USERS_DATA)
+    .with_for_update(of=[Execution, Invocation])
+)
+_NEW_EXECUTION = (
+    "id",
+    "invocation_id",
+    "function_id",
+    "attempt",
+    "worker_status",
+    "provisioner",
+    "created_at",
+    "updated_at",
+)
+# Two rows in one trip to Postgres, since others wait for the function's lock meanwhile.
+_ADMIT = (
+    update(table_of(Invocation))
+    .where(Invocation.id == bindparam("of_invocation"))
+    .values(
+        phase=Phase.PROVISIONING,
+        queue_reason=None,
+        phase_detail=bindparam("new_phase_detail"),
+        updated_at=bindparam("new_created_at"),
+    )
+    .add_cte(
+        insert(table_of(Execution))
+        .values({column: bindparam(f"new_{column}") for column in _NEW_EXECUTION})
+        .cte("opened")
+    )
+)
+_ENDED_EXECUTION = (
+    "worker_status",
+    "cause",
+    "exit_code",
+    "error_message",
+    "terminated_at",
+    "updated_at",
+)
+_ENDED_INVOCATION = (
+    "status",
+    "phase",
+    "queue_reason",
+    "phase_detail",
+    "terminated_at",
+    "updated_at",
+)
+_CLOSE = (
+    update(table_of(Invocation))
+    .where(Invocation.id == bindparam("of_invocation"))
+    .values({column: bindparam(f"invocation_{column}") for column in _ENDED_INVOCATION})
+    .add_cte(
+        update(table_of(Execution))
+        .where(Execution.id == bindparam("of_execution"))
+        .values({column: bindparam(f"execution_{column}") for column in _ENDED_EXECUTION})
+        .cte("closed")
+    )
+)
+_CLOSE_AND_ANNOUNCE = _CLOSE.returning(announcement(Invocation.id))
 
 
 async def open_execution(
@@ -70,17 +140,13 @@ async def open_execution(
         provisioner: the kind that will make the worker, for the record.
     """
     context = await lock_function_of(session, request.invocation_id)
-    executions = (
-        await session.scalars(
-            select(Execution)
-            .where(Execution.invocation_id == request.invocation_id)
-            .order_by(Execution.attempt)
-        )
-    ).all()
-    invocation = await _lock_invocation(session, request.invocation_id)
-    if context is None or invocation is None:
+    asking = None
+    if context is not None:
+        asking = await look_at_queue(session, request.invocation_id, function=context.function)
+    if context is None or asking is None:
         return Opened(verdict=Verdict.OVER, detail="the invocation was deleted")
 
+    invocation, executions = asking.invocation, asking.executions
     still_open = [e for e in executions if e.worker_status != WorkerStatus.TERMINATED]
     if still_open and still_open[0].id == request.execution_id:
         return Opened(
@@ -112,17 +178,17 @@ async def open_execution(
                 *_deletion_of(context),
             ],
         )
-    return await _admit_or_queue(session, context, invocation, execution)
+    return await _admit_or_queue(session, context, asking, execution)
 
 
 async def _admit_or_queue(
-    session: AsyncSession, context: FunctionContext, invocation: Invocation, execution: Execution
+    session: AsyncSession, context: FunctionContext, asking: Asking, execution: Execution
 ) -> Opened:
+    invocation, queue = asking.invocation, asking.queue
     if context.function.preparation_status == PreparationStatus.PENDING:
         detail = detail_while_preparing(context.function)
         return _queue(invocation, QueueReason.FUNCTION_NOT_READY, detail)
 
-    queue = await look_at_queue(session, invocation)
     limit = context.function.max_concurrency
     if queue.ahead >= limit - queue.in_use:
         ahead = f"{queue.ahead}{' or more' if queue.ahead == MAX_COUNTED else ''} waiting ahead"
@@ -132,12 +198,15 @@ async def _admit_or_queue(
         kept_by_newcomers = queue.ahead - queue.newcomers_ahead < limit - queue.in_use
         return queued.model_copy(update={"ask_again_seconds": 1.0 if kept_by_newcomers else None})
 
-    session.add(execution)
-    invocation.phase = Phase.PROVISIONING
-    invocation.queue_reason = None
-    invocation.phase_detail = f"attempt {execution.attempt} of {context.function.max_retries + 1}"
-    invocation.updated_at = execution.created_at
-    await session.flush()
+    attempts = context.function.max_retries + 1
+    await session.execute(
+        _ADMIT,
+        {
+            "of_invocation": invocation.id,
+            "new_phase_detail": f"attempt {execution.attempt} of {attempts}",
+            **{f"new_{column}": getattr(execution, column) for column in _NEW_EXECUTION},
+        },
+    )
     wake = []
     if queue.has_waiters:
         wake = await call_next(session, context.function, caller=execution.id)
@@ -209,19 +278,27 @@ async def record_termination_signal(session: AsyncSession, request: InterruptReq
 async def close_execution(session: AsyncSession, request: CloseRequest) -> Closed:
     """Record that the worker of an execution is gone, and decide: over, or another execution."""
     context = await lock_function_of_execution(session, request.execution_id)
-    execution = await _lock_execution(session, request.execution_id)
-    if context is None or execution is None:
-        return Closed(final=True, detail="the invocation was deleted")
-    invocation = await _lock_invocation(session, InvocationId(execution.invocation_id))
-    if invocation is None:
+    row = (await session.execute(_CLOSING, {"execution_id": request.execution_id})).one_or_none()
+    if context is None or row is None:
         return Closed(final=True, detail="the invocation was deleted")
 
+    execution, invocation = row
     if execution.worker_status != WorkerStatus.TERMINATED:
+        # They are written below, by one statement, and not by the session.
+        session.expunge(execution)
+        session.expunge(invocation)
         _end_execution(execution, request)
         _decide(context, invocation, execution, request.interrupted or request.requested)
-        await session.flush()
-        if invocation.status == InvocationStatus.TERMINATED:
-            await announce(session, invocation.id)
+        is_over = invocation.status == InvocationStatus.TERMINATED
+        await session.execute(
+            _CLOSE_AND_ANNOUNCE if is_over else _CLOSE,
+            {
+                "of_invocation": invocation.id,
+                "of_execution": execution.id,
+                **{f"invocation_{name}": getattr(invocation, name) for name in _ENDED_INVOCATION},
+                **{f"execution_{name}": getattr(execution, name) for name in _ENDED_EXECUTION},
+            },
+        )
     final = invocation.status == InvocationStatus.TERMINATED
     return Closed(
         final=final,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,22 +22,23 @@ class LogTail:
     """Whether no line will follow."""
 
 
+_TAIL = (
+    select(
+        func.coalesce(LogChunk.next_line, 0),
+        func.coalesce(LogChunk.next_offset, ""),
+        Execution.log_complete,
+    )
+    .select_from(Execution)
+    .outerjoin(LogChunk, LogChunk.execution_id == Execution.id)
+    .where(Execution.id == bindparam("execution_id"))
+    .order_by(LogChunk.first_line.desc())
+    .limit(1)
+)
+
+
 async def read_tail(session: AsyncSession, execution_id: ExecutionId) -> LogTail:
     """Find where to go on copying."""
-    row = (
-        await session.execute(
-            select(
-                func.coalesce(LogChunk.next_line, 0),
-                func.coalesce(LogChunk.next_offset, ""),
-                Execution.log_complete,
-            )
-            .select_from(Execution)
-            .outerjoin(LogChunk, LogChunk.execution_id == Execution.id)
-            .where(Execution.id == execution_id)
-            .order_by(LogChunk.first_line.desc())
-            .limit(1)
-        )
-    ).one_or_none()
+    row = (await session.execute(_TAIL, {"execution_id": execution_id})).one_or_none()
     return LogTail(0, "") if row is None else LogTail(*row)
 
 

@@ -7,9 +7,27 @@ A slot is an execution that is not TERMINATED. Every function here needs the fun
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from core.clock import utc_now
 from core.ids import ExecutionId, FunctionId, InvocationId
@@ -22,6 +40,14 @@ NEWCOMER_SECONDS = 10
 Workflows of invocations that were created together may ask in another order. A place is not kept
 for ever, since an invocation whose workflow could not be started would block all others.
 """
+
+
+def constant(member: StrEnum) -> ColumnElement[Any]:
+    """Give a value as part of a statement's text, for conditions that partial indexes have.
+
+    A prepared statement that had it as a parameter would be planned anew each time.
+    """
+    return literal_column(f"'{member.value}'")
 
 
 @dataclass(frozen=True)
@@ -54,20 +80,20 @@ _SLOTS_IN_USE = (
     .select_from(Execution)
     .where(
         Execution.function_id == bindparam("function_id"),
-        Execution.worker_status != WorkerStatus.TERMINATED,
+        Execution.worker_status != constant(WorkerStatus.TERMINATED),
     )
     .scalar_subquery()
 )
 _WAITING = and_(
-    Invocation.function_id == bindparam("function_id"), Invocation.phase == Phase.QUEUED
+    Invocation.function_id == bindparam("function_id"), Invocation.phase == constant(Phase.QUEUED)
 )
 _IS_NEWCOMER = and_(
-    Invocation.queue_reason == QueueReason.NEW,
+    Invocation.queue_reason == constant(QueueReason.NEW),
     Invocation.created_at > bindparam("newcomers_since"),
 )
 _IS_OLDER = Invocation.id < bindparam("invocation_id")
-_IS_WAITER = Invocation.queue_reason == QueueReason.FUNCTION_LIMIT
-_IS_CALLED = Invocation.queue_reason == QueueReason.CALLED
+_IS_WAITER = Invocation.queue_reason == constant(QueueReason.FUNCTION_LIMIT)
+_IS_CALLED = Invocation.queue_reason == constant(QueueReason.CALLED)
 MAX_COUNTED = 1000
 """Who waits is counted up to here, beyond any limit: each of ten thousand that wait asks."""
 _WANTS_SLOT = or_(_IS_WAITER, _IS_CALLED, _IS_NEWCOMER)
@@ -78,14 +104,41 @@ _AHEAD = (
     .limit(MAX_COUNTED)
     .subquery()
 )
-_QUEUE = select(
-    _SLOTS_IN_USE,
-    func.count(),
-    func.count().filter(_AHEAD.c.is_newcomer),
-    exists().where(_WAITING, or_(_IS_WAITER, _IS_CALLED)),
-).select_from(_AHEAD)
-_CALLED = select(Invocation.id, Invocation.called_by).where(_WAITING, _IS_CALLED)
-_FIRST_WAITER = select(Invocation.id).where(_WAITING, _IS_WAITER).order_by(Invocation.id).limit(1)
+_QUEUE = (
+    select(
+        _SLOTS_IN_USE.label("in_use"),
+        func.count().label("ahead"),
+        func.count().filter(_AHEAD.c.is_newcomer).label("newcomers_ahead"),
+        exists().where(_WAITING, or_(_IS_WAITER, _IS_CALLED)).label("has_waiters"),
+    )
+    .select_from(_AHEAD)
+    .subquery("queue")
+)
+_ASKING = (
+    select(Invocation, _QUEUE, Execution)
+    .select_from(Invocation)
+    .join(_QUEUE, true())
+    .outerjoin(Execution, Execution.invocation_id == Invocation.id)
+    .where(Invocation.id == bindparam("invocation_id"))
+    .order_by(Execution.attempt)
+    .options(
+        # Users' data, which may be large, and is not needed for any decision.
+        defer(Invocation.input, raiseload=True),
+        defer(Execution.output, raiseload=True),
+        defer(Execution.progress, raiseload=True),
+    )
+    .with_for_update(of=Invocation)
+)
+_CALLED = select(Invocation.id, Invocation.called_by, true().label("is_called")).where(
+    _WAITING, _IS_CALLED
+)
+_FIRST_WAITER = (
+    select(Invocation.id, null(), false())
+    .where(_WAITING, _IS_WAITER)
+    .order_by(Invocation.id)
+    .limit(1)
+)
+_CALLED_AND_NEXT: CompoundSelect[*tuple[Any, ...]] = union_all(_CALLED, _FIRST_WAITER)
 
 
 @dataclass(frozen=True)
@@ -130,14 +183,37 @@ async def lock_function_of_execution(
     return None if row is None else FunctionContext(*row)
 
 
-async def look_at_queue(session: AsyncSession, invocation: Invocation) -> Queue:
-    """Count slots and waiters, for an invocation that asks for a slot."""
+@dataclass(frozen=True)
+class Asking:
+    """An invocation that asks for a slot, locked, with what decides about it."""
+
+    invocation: Invocation
+    executions: Sequence[Execution]
+    """Oldest first."""
+    queue: Queue
+
+
+async def look_at_queue(
+    session: AsyncSession, invocation_id: InvocationId, *, function: Function
+) -> Asking | None:
+    """Lock an invocation that asks for a slot, and count slots and waiters; None if it is gone.
+
+    One statement, after the one that has locked the function: so it sees what those before have
+    done.
+    """
     parameters = {
-        "function_id": invocation.function_id,
-        "invocation_id": invocation.id,
+        "function_id": function.id,
+        "invocation_id": invocation_id,
         "newcomers_since": utc_now() - timedelta(seconds=NEWCOMER_SECONDS),
     }
-    return Queue(*(await session.execute(_QUEUE, parameters)).one())
+    rows = (await session.execute(_ASKING, parameters)).all()
+    if not rows:
+        return None
+    return Asking(
+        invocation=rows[0][0],
+        queue=Queue(*rows[0][1:5]),
+        executions=[row[5] for row in rows if row[5] is not None],
+    )
 
 
 async def call_next(
@@ -155,9 +231,10 @@ async def call_next(
         The invocations to wake. Each counts as CALLED until it has asked again.
     """
     of_function = {"function_id": function.id}
-    called = (await session.execute(_CALLED, of_function)).all()
+    rows = (await session.execute(_CALLED_AND_NEXT, of_function)).all()
+    called = [(invocation_id, by) for invocation_id, by, is_called in rows if is_called]
     again = [InvocationId(invocation_id) for invocation_id, by in called if by == caller]
-    if await session.scalar(_FIRST_WAITER, of_function) is None:
+    if len(called) == len(rows):
         return again
     in_use = await session.scalar(select(_SLOTS_IN_USE), of_function) or 0
     free = function.max_concurrency - in_use - len(called)

@@ -6,7 +6,7 @@ it loads.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Table,
     Text,
     UniqueConstraint,
     false,
@@ -323,3 +324,11 @@ class LogChunk(Base):
     next_offset: Mapped[str]
     # When it was copied, soon after its lines were written; null in chunks of older servers.
     copied_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())
+
+
+def table_of(mapped: type[Base]) -> Table:
+    """Give the table of a class, for statements of which a session has to know nothing.
+
+    An UPDATE of the class itself looks through the session for what it has changed.
+    """
+    return cast("Table", mapped.__table__)

@@ -4,15 +4,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from core.clock import utc_now
 from core.ids import ExecutionId
 from core.lifecycle import Phase, WorkerStatus
-from registry.tables import Execution, Function, Invocation, Project, Version
+from registry.tables import Execution, Function, Invocation, Project, Version, table_of
 
 _TROUBLE = "; it could not be ended so far: "
+
+# Built once: building a statement costs more than Postgres needs to answer it. Updates are of the
+# table, not of the mapped class: nothing is loaded that would have to be kept in step.
+_IS_MEANT = Execution.id == bindparam("execution_id")
+_CONTEXT = (
+    select(Execution, Function, Version, Project)
+    .join(Function, Function.id == Execution.function_id)
+    .join(Version, Version.id == Function.version_id)
+    .join(Project, Project.id == Version.project_id)
+    .where(_IS_MEANT)
+    # Users' data, which may be large.
+    .options(defer(Execution.output, raiseload=True), defer(Execution.progress, raiseload=True))
+)
+_RECORD_WORKER = (
+    update(table_of(Execution))
+    .where(
+        _IS_MEANT, Execution.worker_status.in_([WorkerStatus.PENDING, WorkerStatus.PROVISIONING])
+    )
+    .values(
+        worker_status=WorkerStatus.RUNNING,
+        worker=bindparam("state"),
+        worker_details=bindparam("details"),
+        updated_at=bindparam("now"),
+    )
+)
+_RECORD_EXIT = (
+    update(table_of(Execution))
+    .where(_IS_MEANT, Execution.worker.is_not(None))
+    .values(worker=Execution.worker.concat(bindparam("worker_exit", type_=Execution.worker.type)))
+)
 
 
 @dataclass(frozen=True)
@@ -29,15 +60,7 @@ async def get_execution_context(
     session: AsyncSession, execution_id: ExecutionId
 ) -> ExecutionContext | None:
     """Give an execution with its function, version and project, or None if it was deleted."""
-    row = (
-        await session.execute(
-            select(Execution, Function, Version, Project)
-            .join(Function, Function.id == Execution.function_id)
-            .join(Version, Version.id == Function.version_id)
-            .join(Project, Project.id == Version.project_id)
-            .where(Execution.id == execution_id)
-        )
-    ).one_or_none()
+    row = (await session.execute(_CONTEXT, {"execution_id": execution_id})).one_or_none()
     return None if row is None else ExecutionContext(*row)
 
 
@@ -127,17 +150,13 @@ async def record_worker(
 ) -> None:
     """Note that the worker exists. A repetition, or one that comes too late, changes nothing."""
     await session.execute(
-        update(Execution)
-        .where(
-            Execution.id == execution_id,
-            Execution.worker_status.in_([WorkerStatus.PENDING, WorkerStatus.PROVISIONING]),
-        )
-        .values(
-            worker_status=WorkerStatus.RUNNING,
-            worker=dict(state),
-            worker_details=None if details is None else dict(details),
-            updated_at=utc_now(),
-        )
+        _RECORD_WORKER,
+        {
+            "execution_id": execution_id,
+            "state": dict(state),
+            "details": None if details is None else dict(details),
+            "now": utc_now(),
+        },
     )
 
 
@@ -146,7 +165,5 @@ async def record_worker_exit(
 ) -> None:
     """Keep what the provisioner said about the end, before it forgets the worker."""
     await session.execute(
-        update(Execution)
-        .where(Execution.id == execution_id, Execution.worker.is_not(None))
-        .values(worker=Execution.worker.concat({"exit": dict(worker_exit)}))
+        _RECORD_EXIT, {"execution_id": execution_id, "worker_exit": {"exit": dict(worker_exit)}}
     )
