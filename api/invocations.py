@@ -104,7 +104,10 @@ async def _create(
     caller: Principal,
     idempotency_key: str | None,
 ) -> invocations.InvocationDetails:
-    async with context.registry.transaction() as session:
+    # Most calls are one statement (`invocations.create_invocation`), which is a transaction anyway.
+    is_one_statement = definition.parent_invocation is None and idempotency_key is None
+    registry = context.registry
+    async with registry.autocommit() if is_one_statement else registry.transaction() as session:
         await authorise_new_invocation(
             session,
             caller,

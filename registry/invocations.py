@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, case, func, insert, select, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, defer
@@ -18,6 +18,7 @@ from core.errors import (
     InvocationDoesNotExistError,
     InvocationIdDoesNotExistError,
     ParentInvocationDoesNotExistError,
+    ProjectDoesNotExistError,
 )
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
 from core.lifecycle import InvocationStatus, Phase, QueueReason
@@ -30,8 +31,8 @@ from registry.functions import (
     select_function_path,
 )
 from registry.idempotency import find_repeated, insert_once, request_digest
-from registry.slots import FunctionContext
-from registry.tables import Execution, Function, Invocation, Project, Version
+from registry.slots import FunctionContext, constant
+from registry.tables import Execution, Function, Invocation, Project, Version, table_of
 
 MAX_QUEUE_POSITION: Final = 1000
 """Stands for every place from there on: counting a million who wait would take a second each time.
@@ -88,6 +89,13 @@ async def create_invocation(
         ParentInvocationDoesNotExistError: the parent is not in this project and version.
         IdempotencyKeyIsUsedError: the key came with another input or parent before.
     """
+    if parent is None and idempotency_key is None:
+        return await _create_plain(
+            session,
+            path_parameters(version_id, project_name=project_name, function_name=function_name),
+            input_=input_,
+            provisioner=provisioner,
+        )
     # The locks on project and parent let a cancellation either see this invocation or be seen.
     context = await get_function(
         session,
@@ -144,6 +152,79 @@ async def create_invocation(
         executions=(),
         queue_position=await _queue_position(session, invocation),
     )
+
+
+async def _create_plain(
+    session: AsyncSession, names: dict[str, str], *, input_: str, provisioner: str
+) -> InvocationDetails:
+    """Find the function and insert the invocation in one statement: most calls are made so."""
+    invocation_id = new_invocation_id()
+    created_at = creation_time_of(invocation_id)
+    new = {
+        "id": invocation_id,
+        "input": input_,
+        "provisioner": provisioner,
+        "created_at": created_at,
+    }
+    statement = _insert_plain(newest_version="version_id" not in names)
+    with _a_missing_function_named():
+        row = (
+            await session.execute(
+                statement, {**names, **{f"new_{name}": value for name, value in new.items()}}
+            )
+        ).one_or_none()
+    context = check_function_path(row)
+    if row is None or row[3] is None:
+        # The lock was waited for, and the deletion of the project was faster.
+        raise ProjectDoesNotExistError
+    invocation = Invocation(
+        **new,
+        function_id=context.function.id,
+        status=InvocationStatus.RUNNING,
+        phase=Phase.QUEUED,
+        queue_reason=QueueReason.NEW,
+        cancellation_requested_at=row[4],
+        updated_at=created_at,
+    )
+    return InvocationDetails(
+        context=context, invocation=invocation, parent=None, executions=(), queue_position=None
+    )
+
+
+@cache
+def _insert_plain(*, newest_version: bool) -> AnySelect:
+    """Select (Project, Version, Function, id, cancellation_requested_at) of a new invocation.
+
+    The last two are null if it was not inserted.
+    """
+    path = select_function_path(newest_version=newest_version)
+    created_at = bindparam("new_created_at", type_=Invocation.created_at.type)
+    values = {
+        "id": bindparam("new_id", type_=Invocation.id.type),
+        "function_id": Function.id,
+        "input": bindparam("new_input", type_=Invocation.input.type),
+        "provisioner": bindparam("new_provisioner", type_=Invocation.provisioner.type),
+        "status": constant(InvocationStatus.RUNNING),
+        "phase": constant(Phase.QUEUED),
+        "queue_reason": constant(QueueReason.NEW),
+        "cancellation_requested_at": case((Project.deletion_requested_at.is_not(None), created_at)),
+        "created_at": created_at,
+        "updated_at": created_at,
+    }
+    found = (
+        path.with_only_columns(*values.values())
+        .where(Function.id.is_not(None))
+        # A request to delete the project either sees this invocation, or is seen.
+        .with_for_update(read=True, of=Project)
+    )
+    table = table_of(Invocation)
+    made = (
+        insert(table)
+        .from_select(list(values), found)
+        .returning(table.c.id, table.c.cancellation_requested_at)
+        .cte("made")
+    )
+    return path.add_columns(made.c.id, made.c.cancellation_requested_at).outerjoin(made, true())
 
 
 @contextmanager
