@@ -213,6 +213,12 @@ class Invocation(Base):
             "id",
             postgresql_where=text("phase = 'QUEUED'"),
         ),
+        # Those that were called for a slot and have not come yet: few, however many wait.
+        Index(
+            "ix_invocations_called",
+            "function_id",
+            postgresql_where=text("phase = 'QUEUED' AND queue_reason = 'called'"),
+        ),
         # All running ones, in order of creation: the sweep goes through them.
         Index("ix_invocations_running_by_id", "id", postgresql_where=text("status = 'RUNNING'")),
         Index(

@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, select, text, update
 
 from bench.rows import ASIDE, ENDED, FUNCTIONS, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
-from core.ids import InvocationId, creation_time_of
-from core.lifecycle import InvocationStatus
+from core.ids import FunctionId, InvocationId, creation_time_of
+from core.lifecycle import InvocationStatus, Phase, QueueReason
 from registry.engine import Registry
 from registry.invocation_pages import InvocationPage, list_children, list_invocations
 from registry.invocations import MAX_QUEUE_POSITION, get_invocation
 from registry.logs import find_log_place
+from registry.slots import call_next, lock_function
 from registry.tables import Execution, Function, Invocation
 from tests.harness import Json
 
@@ -249,3 +250,30 @@ async def test_a_page_that_would_be_searched_for_is_found_wasteful(
     with statements_of(registry) as seen:
         await page_of(registry, filled, ENDED, status=InvocationStatus.RUNNING)
     assert wasteful(await plans_of(registry, seen), rows=2 * (PAGE + 1))
+
+
+@pytest.mark.usefixtures("filled")
+async def test_whom_to_call_for_a_slot_is_found_without_reading_the_queue(
+    registry: Registry,
+) -> None:
+    """Each close of an execution asks for it, under the lock of the function."""
+    async with registry.transaction() as session:
+        function = (await session.scalars(select(Function).where(Function.name == QUEUED))).one()
+        # Two of those who wait have been called; the function has room for no more.
+        called = select(Invocation.id).where(
+            Invocation.function_id == function.id, Invocation.phase == Phase.QUEUED
+        )
+        await session.execute(
+            update(Invocation)
+            .where(Invocation.id.in_(called.order_by(Invocation.id.desc()).limit(2)))
+            .values(queue_reason=QueueReason.CALLED, called_by="exe-1")
+        )
+        function.max_concurrency = 2
+    async with registry.transaction() as session:
+        found = await lock_function(session, FunctionId(function.id))
+        assert found is not None
+        with statements_of(registry) as statements:
+            again = await call_next(session, found.function, caller="exe-1")
+    assert len(again) == 2
+    nodes = await plans_of(registry, statements)
+    assert wasteful(nodes, rows=3) == []
