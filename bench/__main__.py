@@ -19,6 +19,7 @@ from typing import Any, Final
 from bench.cold_start import cold_start
 from bench.concurrency import concurrency
 from bench.figures import Section, as_json, print_table
+from bench.imports import imports
 from bench.limit import slot_handover
 from bench.listing import listing
 from bench.logs import logs
@@ -42,6 +43,7 @@ SHORT: Final[dict[str, Item]] = {
     "api": lambda folder: requests(folder, rounds=4, count=200),
     "logs": lambda folder: logs(folder, rounds=3),
     "slots": lambda folder: slot_handover(folder, count=30),
+    "imports": lambda folder: imports(folder, count=10),
 }
 FULL: Final[dict[str, Item]] = {
     "transitions": transitions,
@@ -53,6 +55,7 @@ FULL: Final[dict[str, Item]] = {
     "api": lambda folder: requests(folder, rounds=8, count=1_000),
     "logs": lambda folder: logs(folder, rounds=5),
     "slots": lambda folder: slot_handover(folder, count=100),
+    "imports": lambda folder: imports(folder, count=40),
 }
 
 

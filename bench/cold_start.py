@@ -7,8 +7,6 @@ user's function. All of them read the clock of one machine.
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -19,6 +17,7 @@ from temporalio.client import Client
 from bench.calls import Function, client, deploy
 from bench.database import rows
 from bench.figures import Sample, Section, line
+from bench.imports import python_start
 from bench.stacks import RunningStack, stack
 
 _WARM_UP: Final = 3
@@ -88,13 +87,6 @@ async def cold_start(folder: Path, *, count: int) -> Section:
                 baseline.append(python * 1000)
                 calls.append(times)
     return _section(Sample.of(baseline), calls)
-
-
-def python_start() -> float:
-    """Give the seconds that an empty Python program takes, from fork to its end."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - began
 
 
 async def _one_call(

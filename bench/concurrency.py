@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.calls import client, deploy
-from bench.cold_start import python_start
 from bench.database import rows
 from bench.figures import Line, Sample, Section, line
+from bench.imports import python_start
 from bench.stacks import stack
 
 _PROJECT: Final = '''"""Sleeps."""

@@ -4,15 +4,14 @@ Each import is in a process of its own, which measures it; the baseline is a who
 The processor's time hardly depends on what else the machine does; the other one does.
 """
 
+import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-Json = dict[str, Any]
+from bench.figures import Sample, Section, line, print_table
 
 SDK = Path(__file__).resolve().parents[1] / "sdk"
 
@@ -52,43 +51,33 @@ def python_start() -> float:
     return time.perf_counter() - began
 
 
-def imports(*, count: int) -> Json:
-    """Measure each import so many times, by turns with the baseline; gives medians, in seconds."""
+async def imports(_: Path, *, count: int) -> Section:
+    """Measure each import so many times, by turns with the baseline."""
+    return await asyncio.to_thread(_measured, count)
+
+
+def _measured(count: int) -> Section:
     starts: list[float] = []
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in _IMPORTS}
     foreign: dict[str, list[str]] = {}
     for number in range(count + 1):
-        start = python_start()
+        start = python_start() * 1000
         for name, (flags, code) in _IMPORTS.items():
             seconds, cpu_seconds, foreign[name] = _import(flags, code)
             # The first round writes bytecode.
             if number:
-                taken[name].append((seconds, cpu_seconds))
+                taken[name].append((seconds * 1000, cpu_seconds * 1000))
         if number:
             starts.append(start)
-    return {
-        "python_start": statistics.median(starts),
-        "imports": {
-            name: {
-                "seconds": statistics.median(seconds for seconds, _ in each),
-                "cpu_seconds": statistics.median(cpu_seconds for _, cpu_seconds in each),
-                "third_party": foreign[name],
-            }
-            for name, each in taken.items()
-        },
-    }
-
-
-def print_imports(figures: Json) -> None:
-    """Print the figures of `imports`."""
-    unit = figures["python_start"]
-    print(f"{'an import of the library':<36} {'CPU ms':>7} {'p50 ms':>8} {'x python':>9}")
-    print(f"  {'python -c pass':<34} {'':>7} {unit * 1000:>8.1f} {1:>9.2f}")
-    for name, each in figures["imports"].items():
-        cpu, seconds = each["cpu_seconds"] * 1000, each["seconds"] * 1000
-        modules = ", ".join(each["third_party"]) or "none"
-        print(f"  {name:<34} {cpu:>7.1f} {seconds:>8.1f} {seconds / unit / 1000:>9.2f}")
-        print(f"    third-party modules: {modules}")
+    baseline = Sample.of(starts)
+    lines = [line("python -c pass", baseline, "ms")]
+    for name, each in taken.items():
+        clock, cpu = (Sample.of(values) for values in zip(*each, strict=True))
+        lines.append(line(f"import of {name}", clock, "ms", to=("python", baseline.p50)))
+        lines.append(line("  processor time", cpu, "ms"))
+        modules = Sample.of([float(len(foreign[name]))])
+        lines.append(line("  third-party modules", modules, ""))
+    return Section(title="9 what the imports of the library take", lines=lines)
 
 
 def _import(flags: tuple[str, ...], code: str) -> tuple[float, float, list[str]]:
@@ -101,4 +90,4 @@ def _import(flags: tuple[str, ...], code: str) -> tuple[float, float, list[str]]
 
 
 if __name__ == "__main__":
-    print_imports(imports(count=20))
+    print_table([_measured(20)])
