@@ -82,6 +82,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
         database.execute(_TABLE)
     engine = create_async_engine(url, pool_size=20)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        # As uvicorn has it on sockets of its own.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(uvicorn.Config(_app(engine), log_level="error", access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         say({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"})

@@ -1,5 +1,6 @@
 """Paths, headers, sizes, and answers to what goes wrong inside."""
 
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,7 @@ import structlog
 from fastapi import FastAPI
 
 from api.middleware import MAX_BODY_BYTES
+from api.server import bind
 from tests.api.helpers import USER, Api, assert_error
 from tests.harness import API_KEY
 
@@ -141,3 +143,14 @@ async def test_the_context_shows_no_secret(app: FastAPI) -> None:
 async def test_the_key_never_shows_in_an_answer(api: Api) -> None:
     for path in ("/", "/openapi.json", "/projects", "/nothing"):
         assert API_KEY not in (await api.get(path)).text
+
+
+def test_an_answer_does_not_wait_until_its_head_is_acknowledged() -> None:
+    with (
+        bind("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
