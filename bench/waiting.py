@@ -15,6 +15,8 @@ from bench.parts import API_KEY, Servers, api, command, servers
 from bench.programs import cpu_seconds, memory_mb
 
 _AT_ONCE: Final = 20
+_LARGEST_LIMIT: Final = 100
+"""`max_concurrency` of a function goes up to here."""
 _COUNT: Final = """
     SELECT count(*) FILTER (WHERE phase <> 'QUEUED'),
            count(*) FILTER (WHERE phase = 'QUEUED' AND queue_reason = 'function_limit')
@@ -36,12 +38,19 @@ async def waiting(folder: Path, *, queued: int, running: int, idle_seconds: floa
             "postgres": given.postgres_pid,
             "temporal": given.temporal_pid,
         }
-        function = await deploy(http, "wait", limit=running, timeout_seconds=86_400)
+        functions = [
+            await deploy(http, f"wait-{number}", limit=limit, timeout_seconds=86_400)
+            for number, limit in enumerate(_limits(running))
+        ]
+        function = functions[0]
         empty = {name: memory_mb(pid) for name, pid in pids.items()}
         began = time.perf_counter()
         first = await function.call()
         alone = await _latencies(function, first, seconds=idle_seconds / 4)
-        await function.call_many(queued + running - 1, at_once=_AT_ONCE)
+        # Most wait for the first function, as if it were the one that is in demand.
+        await function.call_many(queued + _limits(running)[0] - 1, at_once=_AT_ONCE)
+        for other, limit in zip(functions[1:], _limits(running)[1:], strict=True):
+            await other.call_many(limit, at_once=_AT_ONCE)
         accepted = time.perf_counter() - began
         await _settled(given, queued=queued, running=running)
         settled = time.perf_counter() - began
@@ -72,6 +81,12 @@ async def waiting(folder: Path, *, queued: int, running: int, idle_seconds: floa
         lines.append(line(f"{name}: p50", many, "ms", to=("with one", few.p50)))
         lines.append(line(f"{name}: p99", many, "ms", at=0.99, to=("with one", few.p99)))
     return Section(title=f"4 {queued:,} queued and {running:,} running invocations", lines=lines)
+
+
+def _limits(running: int) -> list[int]:
+    """Give limits of functions that let so many run together."""
+    whole, rest = divmod(running, _LARGEST_LIMIT)
+    return [_LARGEST_LIMIT] * whole + ([rest] if rest else [])
 
 
 def _together(what: str, unit: str, figures: dict[str, float], *, at_most: float) -> Line:
