@@ -29,6 +29,8 @@ class Parent:
     path: Path
     version: int
     controllers: tuple[str, ...]
+    own: Path | None = field(default=None, compare=False)
+    """The cgroup of the same hierarchy that this process is in."""
 
     def make(self) -> None:
         """Make it, also when another process of this stack has just removed it."""
@@ -73,6 +75,10 @@ class Cgroups:
     def folders_of(self, name: str) -> list[Path]:
         """Name a worker's cgroups, whether or not they exist."""
         return [parent.path / name for parent in self.parents]
+
+    def own(self) -> list[Path]:
+        """Name the cgroups that this process is in."""
+        return [parent.own for parent in self.parents if parent.own is not None]
 
     def names(self) -> Iterator[str]:
         """List the workers that have a cgroup."""
@@ -251,7 +257,7 @@ def _candidates_v2(mounts: list[_Mount], own: dict[str, str], stack: str) -> Ite
                 _delegate(folder, controllers)
             except OSError:
                 continue
-            yield Parent(folder / stack, 2, controllers)
+            yield Parent(folder / stack, 2, controllers, own=base)
 
 
 def _candidates_v1(mounts: list[_Mount], own: dict[str, str], stack: str) -> Iterator[Parent]:
@@ -265,4 +271,5 @@ def _candidates_v1(mounts: list[_Mount], own: dict[str, str], stack: str) -> Ite
         )
         if controllers and not seen.intersection(controllers):
             seen.update(controllers)
-            yield Parent(mount.folder_of(own[controllers[0]]) / stack, 1, controllers)
+            folder = mount.folder_of(own[controllers[0]])
+            yield Parent(folder / stack, 1, controllers, own=folder)

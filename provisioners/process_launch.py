@@ -5,6 +5,7 @@ import hashlib
 import os
 import py_compile
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from provisioners.process_program import (
     path_variable,
 )
 
-_EVERY_SIGNAL = [
+EVERY_SIGNAL = [
     number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)
 ]
 
@@ -56,17 +57,13 @@ class Launcher:
             UnrecoverableProvisioningError, ProvisionerError: as `check`.
             OSError: a cgroup cannot be made, or the interpreter cannot be executed.
         """
-        command = self._arguments(project)
-        cgroups = self.cgroups.create(request.execution_id, request.resource_spec)
-        options = [f"--log-limit={self.log_limit_bytes}"]
-        options += [f"--cgroup={cgroup}" for cgroup in cgroups]
-        options += self._fallback_limits(request.resource_spec)
+        arguments = self.shim_arguments(request, project, folder)
         python = str(self.python)
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         return os.posix_spawn(
             python,
-            [python, "-I", "-S", str(self.shim), str(folder.path), *options, "--", *command],
-            self._environment(request, project, folder),
+            [python, "-I", "-S", str(self.shim), *arguments],
+            self.environment(request.environment, project, folder),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -75,26 +72,43 @@ class Launcher:
             ],
             setsid=True,
             setsigmask=[],
-            setsigdef=_EVERY_SIGNAL,
+            setsigdef=EVERY_SIGNAL,
         )
+
+    def shim_arguments(
+        self, request: WorkerRequest, project: Project, folder: WorkerFolder
+    ) -> list[str]:
+        """Make the worker's cgroups, or find them; give what the shim must be told.
+
+        Raises:
+            UnrecoverableProvisioningError, ProvisionerError, OSError: as `launch`.
+        """
+        command = self._arguments(project)
+        cgroups = self.cgroups.create(request.execution_id, request.resource_spec)
+        options = [f"--log-limit={self.log_limit_bytes}"]
+        options += [f"--cgroup={cgroup}" for cgroup in cgroups]
+        data_limit = self.data_limit(request.resource_spec)
+        if data_limit:
+            options.append(f"--data-limit={data_limit}")
+        return [str(folder.path), *options, "--", *command]
 
     def _arguments(self, project: Project) -> tuple[str, ...]:
         return arguments_of(
             project, path=path_variable(project), python=self.python, sdk_home=self.sdk_home
         )
 
-    def _fallback_limits(self, spec: ResourceSpec) -> list[str]:
-        if self.cgroups.enforces("memory"):
-            return []
-        return [f"--data-limit={int(spec.memory_gbs * GIB)}"]
+    def data_limit(self, spec: ResourceSpec) -> int:
+        """Give RLIMIT_DATA in bytes, where no cgroup limits the memory; else 0."""
+        return 0 if self.cgroups.enforces("memory") else int(spec.memory_gbs * GIB)
 
-    def _environment(
-        self, request: WorkerRequest, project: Project, folder: WorkerFolder
+    def environment(
+        self, given: Mapping[str, str], project: Project, folder: WorkerFolder
     ) -> dict[str, str]:
+        """Give the whole environment of a program: what it is given, and what it always has."""
         names = (*INHERITED_VARIABLES, *self.passed_environment)
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        environment |= request.environment
         environment |= {
+            **given,
             "PATH": path_variable(project),
             "HOME": str(folder.home),
             "TMPDIR": str(folder.temporary),

@@ -33,6 +33,8 @@ class Started:
     shim: ProcessIdentity
     program: ProcessIdentity
     cgroups: list[Path]
+    warm: bool = False
+    """Whether it was forked from a warm parent."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class WorkerFolder:
             shim=ProcessIdentity(**content["shim"]),
             program=ProcessIdentity(**content["program"]),
             cgroups=[Path(cgroup) for cgroup in content["cgroups"]],
+            # Workers from before warm starts do not have it.
+            warm=content.get("warm", False),
         )
 
     def ended(self) -> Exited | None:

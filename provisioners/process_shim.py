@@ -17,6 +17,8 @@ that this process was killed; the kernel then kills the program (PR_SET_PDEATHSI
 Standard library only, and of that little: each import is paid at the start of every worker (json
 and enum alone would double the time). It must run single-threaded: PR_SET_PDEATHSIG fires when the
 *thread* that forked ends.
+
+A warm worker's shim is forked, not executed: `process_warm_parent` calls `supervise`.
 """
 
 # pathlib and contextlib are slow to import:
@@ -35,14 +37,18 @@ try:
 except ImportError:
     import signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LOCK_DESCRIPTOR = 3
 DEFAULT_GRACE_SECONDS = 10.0
 DRAIN_SECONDS = 1.0
 """How long output is still read after the last process; a pipe end may be held by a stranger."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 _READ_BYTES = 65536
 
 
@@ -345,7 +351,15 @@ def own_environment() -> dict[bytes, bytes]:
     return {name: value for name, _, value in entries}
 
 
-def become_program(options: Options, *, shim: int, output: int, ready: int, go: int) -> None:
+def become_program(
+    options: Options,
+    *,
+    shim: int,
+    output: int,
+    ready: int,
+    go: int,
+    run: "Callable[[], None] | None",
+) -> None:
     """Be the child: get ready, wait for the word, run the program. Does not return."""
     try:
         signal.set_wakeup_fd(-1)
@@ -353,10 +367,10 @@ def become_program(options: Options, *, shim: int, output: int, ready: int, go: 
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         os.close(LOCK_DESCRIPTOR)
         os.setsid()
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:
             os._exit(1)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if options.data_limit:
             resource.setrlimit(resource.RLIMIT_DATA, (options.data_limit, options.data_limit))
@@ -364,7 +378,9 @@ def become_program(options: Options, *, shim: int, output: int, ready: int, go: 
         write_file("/proc/self/oom_score_adj", "500")
         for cgroup in options.cgroups:
             join(cgroup)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir("work")
@@ -372,7 +388,12 @@ def become_program(options: Options, *, shim: int, output: int, ready: int, go: 
         os.write(ready, b"r")
         if os.read(go, 1) != b"g":
             os._exit(1)
-        os.execve(options.command[0], options.command, environment)  # noqa: S606 - that is the job
+        if run is None:
+            os.execve(options.command[0], options.command, environment)  # noqa: S606 - that is the job
+        else:
+            for descriptor in (output, ready, go):
+                os.close(descriptor)
+            run()
     except OSError as error:
         os.write(ready, f"{options.command[0]} cannot be run: {error.strerror or error}".encode())
     finally:
@@ -389,16 +410,34 @@ def read_to_end(descriptor: int) -> bytes:
 
 def main(arguments: list[str]) -> None:
     """Run one worker from its start to its end."""
-    options = Options(arguments)
-    os.chdir(options.folder)
+    close_descriptors(but=set())
+    supervise(Options(arguments))
+
+
+def close_descriptors(*, but: "set[int]") -> None:
+    """Close all descriptors above the lock's, except some."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > LOCK_DESCRIPTOR:
+        if int(name) > LOCK_DESCRIPTOR and int(name) not in but:
             try:
                 os.close(int(name))
             except OSError:
                 pass  # the listing's own
+
+
+def supervise(
+    options: Options, *, run: "Callable[[], None] | None" = None, keep: "set[int] | None" = None
+) -> None:
+    """Be the shim of one worker. Does not return, unless the program could not be started.
+
+    Args:
+        options: what the worker is like.
+        run: what the program does; by default it executes `options.command`. It keeps the
+            descriptors that were open before, and never returns.
+        keep: descriptors that stay open here.
+    """
+    os.chdir(options.folder)
     os.set_inheritable(LOCK_DESCRIPTOR, False)
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     shim = os.getpid()
 
     wakeup_read, wakeup_write = os.pipe()
@@ -411,10 +450,14 @@ def main(arguments: list[str]) -> None:
     program = os.fork()
     if program == 0:
         # With these closed here, the death of the shim is the end of file in `go`.
-        os.close(go_write)
-        become_program(options, shim=shim, output=output_write, ready=ready_write, go=go_read)
-    for descriptor in (output_write, ready_write, go_read):
-        os.close(descriptor)
+        for descriptor in (go_write, wakeup_read, wakeup_write, output_read, ready_read):
+            os.close(descriptor)
+        become_program(
+            options, shim=shim, output=output_write, ready=ready_write, go=go_read, run=run
+        )
+    # What else is open belongs to the program: its parent's modules may have opened it.
+    own = {wakeup_read, wakeup_write, output_read, ready_read, go_write}
+    close_descriptors(but=own | (keep or set()))
 
     output = Output(output_read, "output.log", options.log_limit)
     supervisor = Supervisor(program, output, wakeup_read)
@@ -431,7 +474,8 @@ def main(arguments: list[str]) -> None:
         "worker.json",
         f'{{"shim": {{"pid": {shim}, "started": {start_time(shim)}}}, '
         f'"program": {{"pid": {program}, "started": {start_time(program)}}}, '
-        f'"cgroups": [{", ".join(quoted(cgroup) for cgroup in options.cgroups)}]}}\n',
+        f'"cgroups": [{", ".join(quoted(cgroup) for cgroup in options.cgroups)}], '
+        f'"warm": {"false" if run is None else "true"}}}\n',
     )
     os.write(go_write, b"g")
     os.close(go_write)
