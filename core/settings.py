@@ -125,6 +125,10 @@ class ProcessProvisionerSettings(_Settings):
 
     At least two: no call lasts longer than one.
     """
+    process_warm_parents: int = Field(default=16, ge=0, le=1000)
+    """Warm parents at the same time; 0: every worker starts cold."""
+    process_warm_idle_seconds: float = Field(default=300, ge=1, le=86_400)
+    """Seconds after which an unused warm parent ends."""
 
 
 class ExternalProvisionerSettings(_Settings):

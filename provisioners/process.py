@@ -55,6 +55,7 @@ from provisioners.process_program import (
     link_sdk,
     open_project,
 )
+from provisioners.process_warm import CGROUP_PREFIX, WarmLimits, WarmParents
 
 KILL_MARGIN_SECONDS = 5.0
 """How long after the deadline a shim may take to end its worker, before it is killed itself."""
@@ -85,6 +86,8 @@ class ProcessProvisionerConfig:
     """How long unused code bundles and environments are kept; more than a day."""
     uv: Path | None = field(default_factory=find_uv)
     """Installs dependencies; without it, pip does."""
+    warm: WarmLimits = field(default_factory=WarmLimits)
+    """What is kept for warm starts, for projects that ask for it."""
 
 
 class ProcessProvisioner(Provisioner):
@@ -105,6 +108,7 @@ class ProcessProvisioner(Provisioner):
         self._output_seen: dict[ExecutionId, int] = {}
         self._bundles: BundleSource | None = None
         self._code: BundleFolders | None = None
+        self._warm: WarmParents | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -117,6 +121,10 @@ class ProcessProvisioner(Provisioner):
             log_limit_bytes=settings.process_log_limit_mb * 2**20,
             build_seconds=settings.process_build_seconds,
             keep_code_seconds=settings.process_code_days * 86_400,
+            warm=WarmLimits(
+                parents=settings.process_warm_parents,
+                idle_seconds=settings.process_warm_idle_seconds,
+            ),
         )
         return cls(config)
 
@@ -140,6 +148,8 @@ class ProcessProvisioner(Provisioner):
 
     async def close(self) -> None:
         """Let go of the workers, which run on."""
+        if self._warm is not None:
+            await self._warm.close()
         if self._code is not None:
             await self._code.close()
         self._reaper.close()
@@ -167,6 +177,8 @@ class ProcessProvisioner(Provisioner):
             # In a thread, and therefore to its end even if this call is cancelled.
             record = await asyncio.to_thread(self._adopt_or_launch, request, start)
             if record is not None:
+                if self._warm is not None and start.project is not None:
+                    self._warm.want(request, start.project)
                 return record
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.1)
@@ -330,8 +342,18 @@ class ProcessProvisioner(Provisioner):
         )
         cgroups = self._launcher.cgroups
         for name in cgroups.names():
+            if name.startswith(CGROUP_PREFIX):
+                continue
             if not WorkerFolder(self._workers / name).is_locked():
                 remove(cgroups.folders_of(name))
+        if self._config.warm.parents:
+            self._warm = WarmParents(
+                self._own_folder() / "warm",
+                trash=self._trash,
+                launcher=self._launcher,
+                limits=self._config.warm,
+            )
+            self._warm.get_ready()
         _log.info(
             "process_provisioner_ready",
             memory_limit=cgroups.describe("memory") or "RLIMIT_DATA, for each process by itself",
@@ -339,6 +361,16 @@ class ProcessProvisioner(Provisioner):
             process_limit=cgroups.describe("pids") or "not enforced",
             sdk=str(package) if package else "not installed: only projects with a command can run",
         )
+
+    def warm_parents(self) -> WarmParents:
+        """Give what keeps warm parents.
+
+        Raises:
+            ProvisionerError: nothing does.
+        """
+        if self._warm is None:
+            raise ProvisionerError("There are no warm starts here")
+        return self._warm
 
     def _stack_name(self) -> str:
         digest = hashlib.sha256(os.fsencode(self._workers)).hexdigest()[:12]
@@ -363,14 +395,21 @@ class ProcessProvisioner(Provisioner):
                 return self._record(request.execution_id, None)
             if start.launched:
                 raise ProvisionerError(f"The worker's shim has failed: {_tail(folder.shim_log)}")
-            project = start.project or _open(request.docker_image)
-            pid = self._ready().launch(request, project, folder, lock)
+            if start.project is None:
+                start.project = _open(request.docker_image)
+            pid = None
+            if self._warm is not None and not start.tried_warm:
+                start.tried_warm = True
+                pid = self._warm.start_worker(request, start.project, folder, lock=lock)
+            if pid is None:
+                pid = self._ready().launch(request, start.project, folder, lock)
+                start.launched = True
         except OSError as error:
             raise ProvisionerError(f"The worker cannot be started: {error}") from error
         finally:
             if lock is not None:
                 os.close(lock)
-        start.launched = True
+        # A forked one becomes a child of this process when its parent dies, if this one is init.
         with suppress(RuntimeError):  # the loop was closed meanwhile
             start.loop.call_soon_threadsafe(self._reaper.watch, pid)
         return None
@@ -450,7 +489,9 @@ class _Start:
 
     loop: asyncio.AbstractEventLoop
     project: Project | None
-    """The code bundle; None for a folder, or if there is nothing to start any more."""
+    """The code, as soon as it is known; None if there is nothing to start any more."""
+    tried_warm: bool = False
+    """Whether it was to be forked. If it has died before it was on its feet, it starts cold."""
     launched: bool = False
 
 

@@ -13,6 +13,8 @@ from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
 
 INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 """What a worker gets of the Temporal worker's environment, besides what the operator names."""
+MAX_WARM = 100
+"""For so many functions of one version a warm parent can be asked for."""
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PROJECT_FILE = "control-plane.toml"
 
@@ -27,6 +29,9 @@ class Project:
 
     environment_folder: Path
     """The project's own virtual environment, which may not exist."""
+
+    warm: int = 0
+    """From control-plane.toml: for how many functions there may be a warm parent."""
 
 
 def open_project(docker_image: str) -> Project:
@@ -56,11 +61,11 @@ def project_in(folder: Path, *, environment_folder: Path) -> Project:
         raise UnrecoverableProvisioningError(message) from None
     except OSError as error:
         raise ProvisionerError(f"The folder {folder} cannot be read: {error.strerror}") from error
-    command = _read_command(names[_PROJECT_FILE]) if _PROJECT_FILE in names else None
+    command, warm = _read_settings(names[_PROJECT_FILE]) if _PROJECT_FILE in names else (None, 0)
     if command is None and not any(_is_python(entry) for entry in names.values()):
         message = f"The folder {folder} holds neither Python code nor a {_PROJECT_FILE}"
         raise UnrecoverableProvisioningError(message)
-    return Project(folder=folder, command=command, environment_folder=environment_folder)
+    return Project(folder=folder, command=command, environment_folder=environment_folder, warm=warm)
 
 
 def arguments_of(
@@ -86,12 +91,21 @@ def arguments_of(
             "The SDK (package control_plane) is not installed beside the Temporal worker, so only "
             f"projects whose {_PROJECT_FILE} names a command can run"
         )
-    runner = str(sdk_home / "control_plane" / "runner" / "__main__.py")
+    return (*interpreter_of(project, python=python), str(runner_in(sdk_home)))
+
+
+def interpreter_of(project: Project, *, python: Path) -> tuple[str, ...]:
+    """Give the interpreter of a project that the SDK's runner runs, and its flags."""
     own_python = project.environment_folder / "bin" / "python"
     if own_python.exists():
-        return (str(own_python), "-I", "-u", runner)
+        return (str(own_python), "-I", "-u")
     # -S: this interpreter's site-packages are the server's business, and slow to scan.
-    return (str(python), "-I", "-S", "-u", runner)
+    return (str(python), "-I", "-S", "-u")
+
+
+def runner_in(sdk_home: Path) -> Path:
+    """Name the program that runs Python functions."""
+    return sdk_home / "control_plane" / "runner" / "__main__.py"
 
 
 def path_variable(project: Project) -> str:
@@ -149,7 +163,8 @@ def _folder_of(docker_image: str) -> Path:
     return Path(path)
 
 
-def _read_command(file: Path) -> tuple[str, ...] | None:
+def _read_settings(file: Path) -> tuple[tuple[str, ...] | None, int]:
+    """Give `command` and `warm`."""
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -158,12 +173,20 @@ def _read_command(file: Path) -> tuple[str, ...] | None:
         message = f"{file} cannot be read: {error.strerror}"
         raise UnrecoverableProvisioningError(message) from None
     # `functions` is for `control-plane deploy`.
-    unknown = sorted(set(content) - {"command", "functions"})
+    unknown = sorted(set(content) - {"command", "functions", "warm"})
     if unknown:
-        message = f"{file} has the unknown key {unknown[0]!r}; known are 'command' and 'functions'"
+        known = "'command', 'functions' and 'warm'"
+        message = f"{file} has the unknown key {unknown[0]!r}; known are {known}"
+        raise UnrecoverableProvisioningError(message)
+    warm = content.get("warm", 0)
+    if type(warm) is not int or not 0 <= warm <= MAX_WARM:
+        message = f"{file}: 'warm' must be a whole number from 0 to {MAX_WARM}"
         raise UnrecoverableProvisioningError(message)
     if "command" not in content:
-        return None
+        return None, warm
+    if warm:
+        message = f"{file}: 'warm' is for Python functions, not for a 'command'"
+        raise UnrecoverableProvisioningError(message)
     command = content["command"]
     if (
         not isinstance(command, list)
@@ -173,7 +196,7 @@ def _read_command(file: Path) -> tuple[str, ...] | None:
     ):
         message = f"{file}: 'command' must be a non-empty list of strings"
         raise UnrecoverableProvisioningError(message)
-    return tuple(command)
+    return tuple(command), 0
 
 
 def _executable(name: str, folder: Path, path: str) -> str:

@@ -7,11 +7,20 @@ from provisioners.external import ExternalProvisioner
 from tests.provisioners.asking import provisioner_at
 from tests.provisioners.http_peer import HttpPeer
 from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+from tests.provisioners.warm_backend import WarmBackend
 
 
 @pytest.fixture
 async def process_backend(tmp_path: Path) -> AsyncIterator[ProcessBackend]:
     backend = ProcessBackend(tmp_path)
+    await backend.provisioner.start(DEPLOYMENT)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def warm_backend(tmp_path: Path) -> AsyncIterator[WarmBackend]:
+    backend = WarmBackend(tmp_path)
     await backend.provisioner.start(DEPLOYMENT)
     yield backend
     await backend.close()

@@ -23,7 +23,7 @@ PYTHON = str(base_python())
 SMALL = ResourceSpec(virtual_cpus=1, memory_gbs=0.5)
 
 # Each start leaves a mark; RELEASE appears when the test wants the program to end.
-_PRELUDE = """
+PRELUDE = """
 import os, signal, sys, time
 STATE = os.path.dirname(os.getcwd())
 with open(STATE + "/starts", "a") as file:
@@ -82,7 +82,7 @@ class ProcessBackend(Backend):
         self._projects += 1
         project = self.folder / (name or f"project-{self._projects}")
         project.mkdir()
-        (project / "program.py").write_text(_PRELUDE + script)
+        (project / "program.py").write_text(PRELUDE + script)
         (project / "control-plane.toml").write_text(
             f'command = ["{PYTHON}", "-I", "-S", "{project}/program.py"]\n'
         )

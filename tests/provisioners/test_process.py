@@ -34,6 +34,7 @@ from tests.provisioners.process_backend import (
     run,
     started,
 )
+from tests.provisioners.warm_backend import WarmBackend
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,10 +62,19 @@ print('ready', flush=True)
 """
 
 
-@pytest.fixture(params=[True, False], ids=["cgroups", "no-cgroups"])
+@pytest.fixture(
+    params=[
+        (ProcessBackend, True),
+        (ProcessBackend, False),
+        (WarmBackend, True),
+        (WarmBackend, False),
+    ],
+    ids=["cgroups", "no-cgroups", "warm", "warm-no-cgroups"],
+)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ProcessBackend]:
-    """With limits by cgroups, where this machine has them, and without."""
-    backend = ProcessBackend(tmp_path, use_cgroups=request.param)
+    """With limits by cgroups, where this machine has them, and without; started cold and warm."""
+    kind, use_cgroups = request.param
+    backend: ProcessBackend = kind(tmp_path, use_cgroups=use_cgroups)
     await backend.provisioner.start(DEPLOYMENT)
     yield backend
     await backend.close()

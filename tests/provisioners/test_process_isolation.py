@@ -23,17 +23,25 @@ from tests.provisioners.process_backend import (
 )
 
 
+@pytest.fixture(params=["cold", "warm"])
+def backend(request: pytest.FixtureRequest) -> ProcessBackend:
+    """Workers that are started, and workers that are forked."""
+    name = {"cold": "process_backend", "warm": "warm_backend"}[request.param]
+    found: ProcessBackend = request.getfixturevalue(name)
+    return found
+
+
 class TestLimits:
-    async def test_out_of_memory(self, process_backend: ProcessBackend) -> None:
+    async def test_out_of_memory(self, backend: ProcessBackend) -> None:
         enforced = find_cgroups("control-plane-test").enforces("memory")
         spec = ResourceSpec(virtual_cpus=1, memory_gbs=0.0625)
-        request = process_backend.request_for(
-            process_backend.project("print(len(bytearray(200 * 2**20)))"), spec=spec
+        request = backend.request_for(
+            backend.project("print(len(bytearray(200 * 2**20)))"), spec=spec
         )
 
-        worker, lines = await run(process_backend, request)
+        worker, lines = await run(backend, request)
 
-        ended = await process_backend.provisioner.observe(worker)
+        ended = await backend.provisioner.observe(worker)
         assert isinstance(ended, Exited)
         if enforced:
             assert lines == []
@@ -56,13 +64,13 @@ class TestLimits:
         assert lines[-1] == "MemoryError"
         await backend.close()
 
-    async def test_limits_are_set_and_removed(self, process_backend: ProcessBackend) -> None:
+    async def test_limits_are_set_and_removed(self, backend: ProcessBackend) -> None:
         spec = ResourceSpec(virtual_cpus=0.5, memory_gbs=0.25)
-        image = process_backend.request(Behaviour.RUNS).docker_image
-        request = process_backend.request_for(image, spec=spec)
-        worker = await process_backend.provisioner.provision(request)
-        await wait_for_line(process_backend.provisioner, worker, "ready")
-        running = started(process_backend, request)
+        image = backend.request(Behaviour.RUNS).docker_image
+        request = backend.request_for(image, spec=spec)
+        worker = await backend.provisioner.provision(request)
+        await wait_for_line(backend.provisioner, worker, "ready")
+        running = started(backend, request)
         if not running.cgroups:
             pytest.skip("this machine has no writable cgroups")
 
@@ -86,7 +94,7 @@ class TestLimits:
             ["50000", str(2**28)],
             [str(2**28), "50000 100000"],
         )
-        await process_backend.provisioner.terminate(request.execution_id, worker, grace=5)
+        await backend.provisioner.terminate(request.execution_id, worker, grace=5)
         assert [cgroup for cgroup in running.cgroups if cgroup.exists()] == []
 
     async def test_start_removes_left_over_cgroups(self, process_backend: ProcessBackend) -> None:
@@ -104,7 +112,7 @@ class TestLimits:
         assert [cgroup for cgroup in left_over if cgroup.exists()] == []
         assert await process_backend.provisioner.observe(worker) == Running()
 
-    async def test_a_fork_bomb_ends(self, process_backend: ProcessBackend) -> None:
+    async def test_a_fork_bomb_ends(self, backend: ProcessBackend) -> None:
         script = """
 print('ready', flush=True)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -117,14 +125,14 @@ while True:
 """
         if not find_cgroups("control-plane-test").enforces("pids"):
             pytest.skip("this machine has no writable cgroups")
-        request = process_backend.request_for(process_backend.project(script))
-        provisioner = process_backend.provisioner
+        request = backend.request_for(backend.project(script))
+        provisioner = backend.provisioner
         worker = await provisioner.provision(request)
         await wait_for_line(provisioner, worker, "ready")
 
         await provisioner.terminate(request.execution_id, worker, grace=0.1)
 
-        assert process_backend.processes_of(request.execution_id) == []
+        assert backend.processes_of(request.execution_id) == []
 
 
 class TestIsolation:
@@ -159,7 +167,7 @@ class TestIsolation:
         )
         await backend.close()
 
-    async def test_the_program_stands_alone(self, process_backend: ProcessBackend) -> None:
+    async def test_the_program_stands_alone(self, backend: ProcessBackend) -> None:
         script = """
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status"))
 print(os.getcwd() == STATE + "/work", os.getsid(0) == os.getpid(), status["NoNewPrivs"].strip())
@@ -170,35 +178,33 @@ ignored = {n for n in range(1, 65) if int(status["SigIgn"], 16) >> (n - 1) & 1}
 print(int(status["SigBlk"], 16), sorted(ignored & {int(n) for n in signal.valid_signals()}))
 
 """
-        _, lines = await run(
-            process_backend, process_backend.request_for(process_backend.project(script))
-        )
+        _, lines = await run(backend, backend.request_for(backend.project(script)))
 
         assert lines[:3] == ["True True 1", "['0', '1', '2'] /dev/null", "[]"]
         # Python ignores these two itself.
         assert lines[3] == f"0 [{int(signal.SIGPIPE)}, {int(signal.SIGXFSZ)}]"
 
     async def test_the_token_is_neither_on_disk_nor_in_arguments(
-        self, process_backend: ProcessBackend
+        self, backend: ProcessBackend
     ) -> None:
         secret = b"s3cr3t-of-this-execution"
-        image = process_backend.request(Behaviour.RUNS).docker_image
-        request = process_backend.request_for(image, environment={"KEY": secret.decode()})
-        worker = await process_backend.provisioner.provision(request)
-        await wait_for_line(process_backend.provisioner, worker, "ready")
+        image = backend.request(Behaviour.RUNS).docker_image
+        request = backend.request_for(image, environment={"KEY": secret.decode()})
+        worker = await backend.provisioner.provision(request)
+        await wait_for_line(backend.provisioner, worker, "ready")
 
-        pids = process_backend.processes_of(request.execution_id)
-        files = [path for path in process_backend.config.state_folder.rglob("*") if path.is_file()]
+        pids = backend.processes_of(request.execution_id)
+        files = [path for path in backend.config.state_folder.rglob("*") if path.is_file()]
 
         assert len(pids) == 2
         assert len(files) >= 4
         assert not [pid for pid in pids if secret in arguments_of(pid)]
         assert not [path for path in files if secret in path.read_bytes()]
 
-    async def test_folders_are_private(self, process_backend: ProcessBackend) -> None:
-        request = process_backend.request(Behaviour.EXITS_WITH_3)
-        await run(process_backend, request)
+    async def test_folders_are_private(self, backend: ProcessBackend) -> None:
+        request = backend.request(Behaviour.EXITS_WITH_3)
+        await run(backend, request)
 
-        folder = process_backend.worker_folder(request.execution_id)
+        folder = backend.worker_folder(request.execution_id)
         assert {path.stat().st_mode & 0o777 for path in (folder, folder / "work")} == {0o700}
         assert (folder / "output.log").stat().st_mode & 0o777 == 0o600
