@@ -4,6 +4,8 @@ A provisioner's program calls `load` once, and `run` in each process that it for
 comes before `load` must be imported here, so that no worker imports it again.
 """
 
+# The first look-up of a host name needs this codec.
+import encodings.idna  # noqa: F401
 import signal
 
 from control_plane.runner.project import find_function
