@@ -40,6 +40,9 @@ def test_refused_images(image: str, text: str) -> None:
         ('command = "run"', "non-empty list of strings"),
         ("command = [1]", "non-empty list of strings"),
         ('command = [""]', "non-empty list of strings"),
+        ("warm = -1", "'warm' must be a whole number from 0 to 100"),
+        ("warm = true", "'warm' must be a whole number from 0 to 100"),
+        ('warm = 1\ncommand = ["x"]', "'warm' is for Python functions"),
     ],
 )
 def test_refused_project_files(tmp_path: Path, content: str, text: str) -> None:

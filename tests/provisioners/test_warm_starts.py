@@ -413,21 +413,33 @@ def function(): print("ran")
 
         await no_parents(warm_backend)
 
-    async def test_parents_end_with_the_temporal_worker(self, warm_backend: WarmBackend) -> None:
-        image = warm_backend.project("print('ready', flush=True); wait_for_release()")
+    @pytest.mark.parametrize("doing", ["pass", "time.sleep(60)"], ids=["waits", "imports"])
+    async def test_parents_end_with_the_temporal_worker(
+        self, warm_backend: WarmBackend, doing: str
+    ) -> None:
+        code = f"""
+import os, time
+if 'CONTROL_PLANE_API_KEY' not in os.environ:
+    open(os.environ["CONTROL_PLANE_PROJECT_FOLDER"] + "/mark", "x").close()
+    {doing}
+def function():
+    while not os.path.exists("../release"):
+        time.sleep(0.01)
+"""
+        image = warm_backend.module(code)
         request = warm_backend.request_for(image)
         warm_backend.all_warm = False
         with driver(warm_backend, request=dataclasses.asdict(request)) as (process, _):
 
             async def there() -> bool:
-                return len(parent_processes(warm_backend)) == 1
+                return (warm_backend.folder / "project-1" / "mark").exists()
 
             await until(there, what="a parent in the other process", timeout=60)
             process.kill()
             process.wait()
 
         await no_parents(warm_backend)
-        worker = await warm_backend.provisioner.provision(request)
+        worker = await ProcessProvisioner.provision(warm_backend.warm_first, request)
         assert await warm_backend.provisioner.observe(worker) == Running()
         # The next process clears its folder; that of a process that is there stays.
         await warm_backend.another()
