@@ -401,6 +401,10 @@ class ProcessProvisioner(Provisioner):
             if self._warm is not None and not start.tried_warm:
                 start.tried_warm = True
                 pid = self._warm.start_worker(request, start.project, folder, lock=lock)
+                # A forked one that was given up may just have come up.
+                started = folder.started() if pid is None else None
+                if started is not None:
+                    return self._record(request.execution_id, started.shim)
             if pid is None:
                 pid = self._ready().launch(request, start.project, folder, lock)
                 start.launched = True

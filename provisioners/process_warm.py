@@ -88,7 +88,7 @@ class _Key:
 
 
 class _NoWarmStartError(Exception):
-    """A worker was not started warm, and nothing of it is left.
+    """A worker was not started warm, or has been killed again.
 
     Attributes:
         lasting: whether a new parent would not do better.
@@ -144,7 +144,7 @@ class _Parent:
         """Fork a worker; give its shim's pid. It has the lock, too, from here on.
 
         Raises:
-            _NoWarmStartError: there is no worker.
+            _NoWarmStartError: no worker is there; whether one was, says its folder.
             ProvisionerError: there is half a worker, in which nothing runs, but which has the lock.
         """
         own, theirs = socket.socketpair()
@@ -164,11 +164,13 @@ class _Parent:
             try:
                 data = json.dumps(message).encode() + b"\n"
                 sent = socket.send_fds(own, [data], [lock])
-                own.sendall(data[sent:])
+                # Not nothing, which is an error when it has read all and has gone on.
+                if data[sent:]:
+                    own.sendall(data[sent:])
                 _answer(own)
-                own.sendall(b"g")
             except (OSError, _NoWarmStartError) as error:
-                # Its copy of the lock must be gone before somebody else is started with ours.
+                # Its copy of the lock must be gone before somebody else is started with ours. When
+                # it was only late, it may have started the program, and has written worker.json.
                 send(pidfd, signal.SIGKILL)
                 if not _has_ended(pidfd, within=_CLEANUP_SECONDS):
                     raise ProvisionerError("A forked worker can neither start nor end") from error
@@ -293,7 +295,10 @@ class WarmParents:
     def start_worker(
         self, request: WorkerRequest, project: Project, folder: WorkerFolder, *, lock: int
     ) -> int | None:
-        """Fork a worker, and give its shim's pid; None: it has to start cold. In any thread.
+        """Fork a worker, and give its shim's pid. In any thread.
+
+        Returns:
+            None, if none is there: unless worker.json tells of one, it has to start cold.
 
         Raises:
             ProvisionerError: it has neither started nor can be started now.

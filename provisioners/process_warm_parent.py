@@ -9,8 +9,8 @@ end, and nobody else can reach it. What goes over it:
    neither the execution's token nor anything else of a worker is ever in this process.
 3. The child becomes the worker's shim. It leaves this process's cgroups, and says its pid on the
    socket. It gets the shim's arguments, the worker's environment, and the lock on the worker's
-   folder. It says `ready`. Only when it is told `g` it goes on (`process_shim.supervise`), forks
-   the program, and lets it run the function. If the socket ends, so does it: nothing has run.
+   folder. From then on it is like a shim that was executed: it says `ready` and goes on
+   (`process_shim.supervise`), forks the program, and lets it run the function.
 
 As the shim is what is forked here, it is the program's real parent, and all that holds for cold
 workers holds too: the kernel kills the program with the shim, and the shim gets its exit status.
@@ -237,7 +237,7 @@ class Parent:
                     self.become_shim(connection)
 
     def become_shim(self, connection: socket.socket) -> "NoReturn":
-        """Be the child: the shim of one worker. Whatever goes wrong before `g`: nothing has run."""
+        """Be the child: the shim of one worker. Before it says `ready`, nothing has run."""
         shim = self.shim
         accepted = False
         try:
@@ -268,8 +268,6 @@ class Parent:
             replace_environment(shim, message["environment"])
             accepted = True
             send(connection, {"ready": True})
-            if connection.recv(1) != b"g":
-                os._exit(1)
             connection.close()
             run = lambda: self.become_program(mask, in_use)  # noqa: E731 - a function is no shorter
             shim.supervise(worker, run=run, keep={in_use})
