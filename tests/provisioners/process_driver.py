@@ -12,6 +12,8 @@ from pathlib import Path
 from core.ids import ExecutionId
 from provisioners.base import ResourceSpec, WorkerRequest
 from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process_program import open_project
+from tests.provisioners.conformance import until
 
 
 async def main() -> None:
@@ -22,7 +24,10 @@ async def main() -> None:
     await provisioner.start(order["deployment"])
     if "request" in order:
         spec = ResourceSpec(**order["request"].pop("resource_spec"))
-        record = await provisioner.provision(WorkerRequest(**order["request"], resource_spec=spec))
+        request = WorkerRequest(**order["request"], resource_spec=spec)
+        if order.get("warm"):
+            await _warm_up(provisioner, request)
+        record = await provisioner.provision(request)
         print(json.dumps({"state": record.state}), flush=True)
     else:
         ending = asyncio.create_task(
@@ -31,6 +36,16 @@ async def main() -> None:
         print("{}", flush=True)
         await ending
     await asyncio.sleep(60)
+
+
+async def _warm_up(provisioner: ProcessProvisioner, request: WorkerRequest) -> None:
+    warm, project = provisioner.warm_parents(), open_project(request.docker_image)
+    warm.want(request, project)
+
+    async def ready() -> bool:
+        return warm.is_ready_for(request, project)
+
+    await until(ready, what="a warm parent is ready", timeout=60)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Warm parents: when they are used, what of them workers see, and what happens when they go."""
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -442,5 +443,26 @@ def function():
         worker = await ProcessProvisioner.provision(warm_backend.warm_first, request)
         assert await warm_backend.provisioner.observe(worker) == Running()
         # The next process clears its folder; that of a process that is there stays.
+        await warm_backend.another()
+        assert len(list((warm_backend.workers.parent / "warm").iterdir())) == 2
+
+    async def test_a_warm_worker_outlives_the_temporal_worker(
+        self, warm_backend: WarmBackend
+    ) -> None:
+        request = warm_backend.request(Behaviour.RUNS)
+        order = dataclasses.asdict(request)
+        with driver(warm_backend, request=order, warm=True) as (process, answer):
+            process.kill()
+            process.wait()
+
+        provisioner = warm_backend.warm_first
+        worker = await ProcessProvisioner.provision(provisioner, request)
+        assert worker.state == json.loads(answer)["state"]
+        await wait_for_line(provisioner, worker, "ready")
+        ended = await provisioner.terminate(request.execution_id, worker, grace=20)
+        assert ended.exit_code == 0
+        assert warm_backend.starts(request.execution_id) == 1
+        assert started(warm_backend, request).warm
+        # What the killed process has left is cleared away by the next one.
         await warm_backend.another()
         assert len(list((warm_backend.workers.parent / "warm").iterdir())) == 2
