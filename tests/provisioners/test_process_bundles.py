@@ -23,7 +23,8 @@ from provisioners.process_environments import dependencies_of, find_uv
 from tests.bundles import contents_of, manifest_of
 from tests.harness import eventually_true
 from tests.provisioners.conformance import wait_for_end
-from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids
+from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids, run
+from tests.provisioners.warm_backend import WarmBackend
 from tests.wheels import TINY, WHEEL, make_wheel
 
 
@@ -528,3 +529,23 @@ def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
         assert digest(line, "one") != digest(line, "other")
     assert digest("# nothing\n\n", "one") is None
     assert digest("control-plane-sdk[x]\n", "one") is None
+
+
+async def test_warm_workers_have_the_bundle_s_environment(tmp_path: Path, bundles: Bundles) -> None:
+    backend = WarmBackend(tmp_path)
+    backend.provisioner.use_bundles(bundles)
+    await backend.provisioner.start(DEPLOYMENT)
+    image = bundles.add(
+        {
+            **DEPENDS_ON_TINY,
+            "control-plane.toml": b"warm = 1",
+            "main.py": b"import sys, tiny\ndef function(): print(tiny.value, sys.prefix)",
+        }
+    )
+    project = await backend.warm_first.project_of(backend.request_for(image))
+    requests = [backend.request_for(image) for _ in range(2)]
+
+    outputs = [(await run(backend, request))[1] for request in requests]
+
+    assert outputs == [[f"42 {project.environment_folder}"]] * 2
+    await backend.close()

@@ -37,10 +37,13 @@ class WarmFirst(ProcessProvisioner):
         await self.warm_up(request)
         return await super().provision(request)
 
+    async def project_of(self, request: WorkerRequest) -> Project:
+        """Give the code that the workers of a function run."""
+        return await self._fetch(request) or open_project(request.docker_image)
+
     async def warm_up(self, request: WorkerRequest) -> None:
         """Wait until there is a parent for a function."""
-        project = open_project(request.docker_image)
-        warm = self.warm_parents()
+        project, warm = await self.project_of(request), self.warm_parents()
 
         async def ready() -> bool:
             warm.want(request, project)
