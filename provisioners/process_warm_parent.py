@@ -97,7 +97,8 @@ class Before:
     """What there was before the import, to be compared with what there is after it."""
 
     def __init__(self) -> None:
-        self.time = time.time_ns()
+        # Files get the time of the kernel's last tick.
+        self.time = time.time_ns() - 20_000_000
         self.environment = dict(os.environ)
         self.modules = {
             module: dict(vars(module))
@@ -437,7 +438,8 @@ def main(argument: str) -> None:
         parent.get_ready()
         parent.load()
     except (NotForkableError, OSError) as error:
-        send(parent.control, refusal(error))
+        # Also an import that writes the project's modules: it would do so again.
+        send(parent.control, refusal(error) | {"lasting": True})
         os._exit(1)
     send(parent.control, {"ready": True})
     parent.serve()

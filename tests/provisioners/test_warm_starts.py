@@ -144,8 +144,9 @@ class TestUse:
             ("import os\nos.fork = lambda: 0\n", "the import has replaced os.fork"),
             ("import os\nos.environ['CONTROL_PLANE_API_KEY']\n", "the import failed: KeyError"),
             ("import os\nos._exit(3)\n", "its process has ended"),
+            ("import os\nos.utime(__file__)\n", "main.py has changed"),
         ],
-        ids=["thread", "replaced", "key", "exit"],
+        ids=["thread", "replaced", "key", "exit", "written"],
     )
     async def test_what_cannot_be_forked_starts_cold(
         self,
