@@ -15,7 +15,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeating
-from core.bundles import PieceStore
 from core.ids import InvocationId, ProjectId, VersionId
 from core.steps import (
     ProjectCancelled,
@@ -24,7 +23,7 @@ from core.steps import (
     ProjectRowsRequest,
 )
 from registry import deletion
-from registry.bundle_stores import PostgresPieces
+from registry.bundle_stores import PieceStore, PostgresPieces
 from registry.bundles import delete_bundles
 from registry.engine import Registry
 

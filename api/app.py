@@ -22,11 +22,10 @@ from api.errands import Errands
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
 from api.views import Links
-from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
-from registry.bundle_stores import PostgresPieces
+from registry.bundle_stores import PieceStore, PostgresPieces
 from registry.changes import Changes
 from registry.engine import Registry
 

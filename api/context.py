@@ -8,10 +8,10 @@ from fastapi import Depends, Request
 
 from api.errands import Errands
 from api.views import Links
-from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.settings import ApiSettings
 from core.tokens import ExecutionTokens
+from registry.bundle_stores import PieceStore
 from registry.changes import Changes
 from registry.engine import Registry
 

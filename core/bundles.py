@@ -11,12 +11,12 @@ import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from core.errors import BundleIsTooLargeError, BundleManifestIsInvalidError
-from core.ids import ProjectId, VersionId
+from core.ids import VersionId
 
 PIECE_BYTES: Final = 2**20
 """Size of each piece of a file but its last one, which may be smaller and is never empty."""
@@ -67,7 +67,7 @@ class Manifest:
     def pieces(self) -> dict[str, int]:
         """The distinct pieces, with their sizes in bytes."""
         return {
-            piece: min(PIECE_BYTES, file.size - number * PIECE_BYTES)
+            piece: _piece_size(file, number)
             for file in self.files
             for number, piece in enumerate(file.pieces)
         }
@@ -136,8 +136,10 @@ def checked_manifest(files: Sequence[BundleFile], limits: BundleLimits) -> Manif
             )
     manifest = Manifest(tuple(sorted(files, key=lambda file: file.path)))
     sizes = manifest.pieces
-    if any(sizes[file.pieces[-1]] != _rest(file) for file in files if file.pieces):
-        raise BundleManifestIsInvalidError("A piece is there with two sizes")
+    for file in files:
+        for number, piece in enumerate(file.pieces):
+            if sizes[piece] != _piece_size(file, number):
+                raise BundleManifestIsInvalidError(f"The piece {piece} is there with two sizes")
     _check_no_file_is_in_the_way([file.path for file in manifest.files])
     if manifest.size > limits.total_bytes:
         raise BundleIsTooLargeError(
@@ -147,8 +149,8 @@ def checked_manifest(files: Sequence[BundleFile], limits: BundleLimits) -> Manif
     return manifest
 
 
-def _rest(file: BundleFile) -> int:
-    return file.size - (len(file.pieces) - 1) * PIECE_BYTES
+def _piece_size(file: BundleFile, number: int) -> int:
+    return min(PIECE_BYTES, file.size - number * PIECE_BYTES)
 
 
 def _check_path(path: str) -> None:
@@ -197,30 +199,6 @@ def digest_of(docker_image: str) -> str | None:
 def is_digest(text: str) -> bool:
     """Say whether a text has the shape of a SHA-256."""
     return _DIGEST.fullmatch(text) is not None
-
-
-class PieceStore(ABC):
-    """Keeps the content of pieces, apart for each project. Each method may be called again."""
-
-    @abstractmethod
-    async def missing(self, project_id: ProjectId, pieces: Collection[str]) -> list[str]:
-        """Name those of the pieces that are not stored, in order."""
-
-    @abstractmethod
-    async def put(self, project_id: ProjectId, contents: Mapping[str, bytes]) -> None:
-        """Store pieces by their SHA-256, which the caller has checked. Those stored stay."""
-
-    @abstractmethod
-    async def read(self, project_id: ProjectId, pieces: Collection[str]) -> dict[str, bytes]:
-        """Give the content of those of the pieces that are stored: a few MiB at a time."""
-
-    @abstractmethod
-    async def keep_only(self, project_id: ProjectId, pieces: Collection[str]) -> None:
-        """Delete all pieces of a project but these."""
-
-    @abstractmethod
-    async def delete_some(self, project_id: ProjectId) -> bool:
-        """Delete some pieces of a project, for a moment; returns whether there may be more."""
 
 
 class StoredBundle(ABC):

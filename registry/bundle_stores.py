@@ -8,9 +8,12 @@
 """
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +21,50 @@ from typing import Final
 
 from sqlalchemy import any_, delete, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Text
 
-from core.bundles import PieceStore
 from core.ids import ProjectId
 from core.settings import BundleStoreSettings
 from registry.engine import Registry
 from registry.tables import BundlePiece
 
 _PIECES_AT_ONCE: Final = 50
-"""Pieces that one transaction deletes: up to 50 MiB."""
+"""Pieces that one statement deletes: up to 50 MiB."""
+_UNFINISHED: Final = "."
+"""How the names of files begin that are being written."""
+_UNFINISHED_SECONDS: Final = 86_400.0
+"""After this time nobody writes such a file any more."""
+
+
+class PieceStore(ABC):
+    """Keeps the content of pieces, apart for each project. Each method may be called again."""
+
+    @abstractmethod
+    async def missing(self, project_id: ProjectId, pieces: Collection[str]) -> list[str]:
+        """Name those of the pieces that are not stored, in order."""
+
+    @abstractmethod
+    async def put(self, project_id: ProjectId, contents: Mapping[str, bytes]) -> None:
+        """Store pieces by their SHA-256, which the caller has checked. Those stored stay."""
+
+    @abstractmethod
+    async def read(self, project_id: ProjectId, pieces: Collection[str]) -> dict[str, bytes]:
+        """Give the content of those of the pieces that are stored: a few MiB at a time."""
+
+    @abstractmethod
+    async def keep_only(
+        self, session: AsyncSession, project_id: ProjectId, pieces: Collection[str]
+    ) -> None:
+        """Delete all pieces of a project but these.
+
+        What lies in the registry's database is deleted in the caller's transaction: one that took
+        a second connection, while others wait for its lock with theirs, could wait for ever.
+        """
+
+    @abstractmethod
+    async def delete_some(self, project_id: ProjectId) -> bool:
+        """Delete some pieces of a project, for a moment; returns whether there may be more."""
 
 
 def piece_store(registry: Registry, settings: BundleStoreSettings) -> PieceStore:
@@ -76,20 +113,21 @@ class PostgresPieces(PieceStore):
             )
             return {row.sha256: row.content for row in rows}
 
-    async def keep_only(self, project_id: ProjectId, pieces: Collection[str]) -> None:
+    async def keep_only(
+        self, session: AsyncSession, project_id: ProjectId, pieces: Collection[str]
+    ) -> None:
         """Delete all pieces of a project but these."""
-        async with self._registry.autocommit() as session:
-            stored = await session.scalars(
-                select(BundlePiece.sha256).where(BundlePiece.project_id == project_id)
-            )
-            unwanted = sorted(set(stored) - set(pieces))
-            for start in range(0, len(unwanted), _PIECES_AT_ONCE):
-                some = literal(unwanted[start : start + _PIECES_AT_ONCE], ARRAY(Text))
-                await session.execute(
-                    delete(BundlePiece).where(
-                        BundlePiece.project_id == project_id, BundlePiece.sha256 == any_(some)
-                    )
+        stored = await session.scalars(
+            select(BundlePiece.sha256).where(BundlePiece.project_id == project_id)
+        )
+        unwanted = sorted(set(stored) - set(pieces))
+        for start in range(0, len(unwanted), _PIECES_AT_ONCE):
+            some = literal(unwanted[start : start + _PIECES_AT_ONCE], ARRAY(Text))
+            await session.execute(
+                delete(BundlePiece).where(
+                    BundlePiece.project_id == project_id, BundlePiece.sha256 == any_(some)
                 )
+            )
 
     async def delete_some(self, project_id: ProjectId) -> bool:
         """Delete some pieces of a project; returns whether there may be more."""
@@ -128,16 +166,12 @@ class FolderPieces(PieceStore):
         def write() -> None:
             for piece, content in contents.items():
                 path = self._path(project_id, piece)
-                if path.exists():
-                    continue
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = path.parent / f".{secrets.token_hex(8)}"
-                with fresh.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    # The answer promises that it is stored: an empty file would count as present.
-                    os.fsync(file.fileno())
-                fresh.rename(path)
+                if not path.exists():
+                    try:
+                        _write(path, content)
+                    except FileNotFoundError:
+                        # Somebody has just deleted the folder, with the project's other pieces.
+                        _write(path, content)
 
         await asyncio.to_thread(write)
 
@@ -153,14 +187,23 @@ class FolderPieces(PieceStore):
 
         return await asyncio.to_thread(read)
 
-    async def keep_only(self, project_id: ProjectId, pieces: Collection[str]) -> None:
-        """Delete all files of a project but these."""
+    async def keep_only(
+        self,
+        session: AsyncSession,  # noqa: ARG002 - for what lies in the database
+        project_id: ProjectId,
+        pieces: Collection[str],
+    ) -> None:
+        """Delete all files of a project but these, and those that others are writing."""
         wanted = set(pieces)
+        left_before = time.time() - _UNFINISHED_SECONDS
 
         def clear() -> None:
             for path in (self._folder / project_id).glob("*/*"):
-                if path.name not in wanted:
-                    path.unlink(missing_ok=True)
+                if path.name in wanted:
+                    continue
+                with suppress(FileNotFoundError):
+                    if _is_whole(path) or path.stat().st_mtime < left_before:
+                        path.unlink()
 
         await asyncio.to_thread(clear)
 
@@ -171,14 +214,49 @@ class FolderPieces(PieceStore):
             folder = self._folder / project_id
             if not folder.is_dir():
                 return False
-            part = next(folder.iterdir(), None)
-            if part is None:
-                folder.rmdir()
-                return False
-            shutil.rmtree(part)
+            try:
+                part = next(folder.iterdir(), None)
+                if part is None:
+                    folder.rmdir()
+                    return False
+                shutil.rmtree(part)
+            except OSError as error:
+                # Another deletes the same, or an upload has just written a file: once more.
+                if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                    raise
             return True
 
         return await asyncio.to_thread(remove)
 
     def _path(self, project_id: ProjectId, piece: str) -> Path:
         return self._folder / project_id / piece[:2] / piece
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Make a file in one step. The answer promises that it outlives a crash of the machine.
+
+    Raises:
+        FileNotFoundError: its folder was deleted meanwhile.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    with fresh.open("xb") as file:
+        file.write(content)
+        file.flush()
+        # Before it has its name: an empty file would count as present.
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    for folder in path.parents[:3]:
+        _sync_folder(folder)
+
+
+def _is_whole(path: Path) -> bool:
+    return not path.name.startswith(_UNFINISHED)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

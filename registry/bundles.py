@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.bundles import (
     BundleIsGoneError,
     Manifest,
-    PieceStore,
     StoredBundle,
     digest_of,
 )
@@ -28,6 +27,7 @@ from core.errors import (
     ProjectIsBeingDeletedError,
 )
 from core.ids import ProjectId, VersionId
+from registry.bundle_stores import PieceStore
 from registry.deletion import is_deletion_requested
 from registry.engine import Registry
 from registry.tables import Bundle, Project, Version, VersionBundle
@@ -223,9 +223,9 @@ async def _clear_away(session: AsyncSession, project_id: ProjectId, pieces: Piec
     named = await session.scalars(
         select(func.unnest(Bundle.pieces)).where(Bundle.project_id == project_id).distinct()
     )
-    # In a transaction of its own. If this one fails after it, a bundle is left whose pieces are
+    # Files are gone also if the transaction fails after it. A bundle is left then whose pieces are
     # missing: whoever announces it again is told so.
-    await pieces.keep_only(project_id, set(named))
+    await pieces.keep_only(session, project_id, set(named))
 
 
 async def delete_bundles(session: AsyncSession, project_id: ProjectId) -> bool:

@@ -141,7 +141,7 @@ class _Run:
             self._display.say(f"Using {found.url}")
             return found
         # This stack is all its own, whatever variables a shell has set for other programs.
-        for name in ("POSTGRES_HOST", "TEMPORAL_ADDRESS"):
+        for name in ("POSTGRES_HOST", "TEMPORAL_ADDRESS", "BUNDLE_STORE_FOLDER"):
             os.environ.pop(name, None)
         told, patience = False, time.monotonic() + _PATIENCE_SECONDS
         while True:

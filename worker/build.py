@@ -12,7 +12,6 @@ from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from activities.sweep import SweepActivities
-from core.bundles import PieceStore
 from core.dispatch import Dispatcher
 from core.queues import (
     control_queue,
@@ -25,7 +24,7 @@ from core.settings import WorkerSettings
 from core.tokens import ExecutionTokens
 from core.workflow_states import WorkflowStates
 from provisioners.base import Provisioner
-from registry.bundle_stores import PostgresPieces
+from registry.bundle_stores import PieceStore, PostgresPieces
 from registry.bundles import StoredBundles
 from registry.changes import Changes
 from registry.deployment import get_deployment

@@ -43,6 +43,11 @@ def either_store(request: pytest.FixtureRequest, app: FastAPI, tmp_path: Path) -
     return str(request.param)
 
 
+def piece_of(content: bytes) -> str:
+    (piece,) = contents_of({"": content})
+    return piece
+
+
 async def upload(api: Api, digest: str, contents: dict[str, bytes]) -> Any:
     return await api.post(f"{BUNDLES}/{digest}/pieces", content=upload_of(contents))
 
@@ -159,7 +164,18 @@ async def test_a_bundle_of_another_project_is_unknown(api: Api) -> None:
         ),
         (
             [file_definition("a", b"abc"), {**file_definition("b", b"abc"), "size": 2}],
-            "A piece is there with two sizes",
+            f"The piece {piece_of(b'abc')} is there with two sizes",
+        ),
+        (
+            [
+                {
+                    **file_definition("a", b""),
+                    "size": PIECE_BYTES + 1,
+                    "pieces": [piece_of(b"abc"), piece_of(b"rest")],
+                },
+                file_definition("b", b"abc"),
+            ],
+            f"The piece {piece_of(b'abc')} is there with two sizes",
         ),
     ],
 )

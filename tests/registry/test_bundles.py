@@ -1,5 +1,6 @@
 """Code bundles in the registry: what stays, what goes, and what a provisioner reads."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +11,13 @@ from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from activities.deletion import DeletionActivities
-from core.bundles import BundleIsGoneError, Manifest, PieceStore
+from core.bundles import BundleIsGoneError, Manifest
 from core.clock import utc_now
 from core.errors import BundleIsNotCompleteError, ProjectIsBeingDeletedError
 from core.ids import ProjectId, VersionId
-from core.settings import BundleStoreSettings
+from core.settings import BundleStoreSettings, RegistrySettings
 from core.steps import ProjectRowsRequest
-from registry.bundle_stores import FolderPieces, PostgresPieces, piece_store
+from registry.bundle_stores import FolderPieces, PieceStore, PostgresPieces, piece_store
 from registry.bundles import UNUSED_AFTER, StoredBundles, announce, check_complete, store_pieces
 from registry.deletion import request_project_deletion
 from registry.engine import Registry
@@ -81,6 +82,35 @@ def test_the_settings_choose_the_store(registry: Registry, tmp_path: Path) -> No
         for folder in (None, tmp_path)
     ]
     assert [type(store) for store in chosen] == [PostgresPieces, FolderPieces]
+
+
+@pytest.mark.usefixtures("project")
+async def test_clearing_away_needs_no_second_connection(
+    registry_settings: RegistrySettings,
+) -> None:
+    only_one = Registry(registry_settings.model_copy(update={"postgres_pool_size": 1}))
+    try:
+        store = PostgresPieces(only_one)
+        await upload(only_one, store, OLD)
+        await grow_old(only_one)
+        await upload(only_one, store, NEW)
+    finally:
+        await only_one.close()
+
+
+async def test_a_file_that_somebody_writes_is_not_cleared_away(
+    registry: Registry, project: ProjectId, tmp_path: Path
+) -> None:
+    store = FolderPieces(tmp_path)
+    await upload(registry, store, OLD)
+    (folder, *_) = (tmp_path / project).iterdir()
+    (written, left) = (folder / ".written", folder / ".left")
+    written.touch()
+    left.touch()
+    os.utime(left, (0, 0))
+    await grow_old(registry)
+    await upload(registry, store, NEW)
+    assert (written.exists(), left.exists()) == (True, False)
 
 
 @pytest.mark.usefixtures("project")
