@@ -5,8 +5,10 @@ from inside a function then go through `http.client`.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from queue import Empty, LifoQueue
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,11 +171,13 @@ class _PlainTransport:
         self._timeout = timeout
         self._headers = _headers(key)
         self._idle: LifoQueue[HTTPConnection] = LifoQueue()
+        self._busy: set[HTTPConnection] = set()
 
     def send(self, call: Call[Any]) -> Answer | NoAnswer:
         connection, arrived = None, False
         try:
             connection = self._connection()
+            self._busy.add(connection)
             arrived = True
             connection.sock.settimeout(self._timeout + call.wait)
             headers = {**self._headers, **call.headers}
@@ -193,8 +197,16 @@ class _PlainTransport:
             # Whatever interrupts this leaves the connection to be collected, not to be used again.
             self._idle.put(connection)
             return answer
+        finally:
+            if connection is not None:
+                self._busy.discard(connection)
 
     def close(self) -> None:
+        """Close all connections. Whoever waits for an answer in another thread gets none."""
+        for connection in list(self._busy):
+            # The other thread closes it; closing it here would not wake that one.
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
         while True:
             try:
                 self._idle.get_nowait().close()

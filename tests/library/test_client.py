@@ -1,7 +1,9 @@
 """`Client` and `AsyncClient`: what they send, how often, and what they make of the answers."""
 
 import asyncio
+import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,25 @@ def test_lines_are_followed_to_the_end(client: Client, stack: Stack, tmp_path: P
     assert next(lines) == "before the gate"
     gate.touch()
     assert list(lines) == ["after the gate"]
+
+
+async def test_a_closed_client_leaves_no_thread_that_waits(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("control_plane.transports.find_httpx", lambda: None)
+    stack.caller.deploy(PROJECT, function_spec("talk"), project="closing")
+    before = set(threading.enumerate())
+    async with AsyncClient(stack.caller.url, API_KEY) as client:
+        call = await client.create_invocation(
+            "closing", "talk", input_text=json.dumps(str(tmp_path / "gate"))
+        )
+        waiting = asyncio.create_task(client.wait_for_invocation(call.path, timeout=60))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(waiting, 1)
+    for thread in set(threading.enumerate()) - before:
+        # Its request would have been answered after 20 s.
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive(), thread
 
 
 async def test_async_client_has_the_same_methods(stack: Stack, transport: str) -> None:
