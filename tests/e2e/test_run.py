@@ -98,7 +98,12 @@ def test_without_a_server_one_run_is_interrupted_and_the_next_one_waits_for_its_
     (home / "jobs.py").write_text(JOBS)
     (home / "other.txt").write_text("private")
     started = open_folder / "started"
-    here = environment(open_folder) | {"HOME": str(home)}
+    for_others = {
+        "POSTGRES_HOST": "127.0.0.1",
+        "TEMPORAL_ADDRESS": "127.0.0.1:9",
+        "BUNDLE_STORE_FOLDER": str(open_folder / "bundles of another"),
+    }
+    here = environment(open_folder, **for_others) | {"HOME": str(home)}
     first = Program(
         *("run", f"{home / 'jobs.py'}::wait", "--input", json.dumps(str(started))),
         environment=here,
@@ -125,6 +130,7 @@ def test_without_a_server_one_run_is_interrupted_and_the_next_one_waits_for_its_
 
         assert second.wait(seconds=90) == 0, second.stderr
         assert second.stdout == '"Hello, world?"\n'
+        assert not (open_folder / "bundles of another").exists()
         until_no_process_mentions(open_folder / "data-run")
     finally:
         first.kill()
