@@ -1,5 +1,6 @@
 """Fixtures: a database and a task queue per test, on servers that the whole session shares."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
@@ -17,6 +18,9 @@ _SERVERS = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts its background jobs with SIGINT ignored, and the commands that tests start
+    # would inherit that: none of them would end at a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SERVERS] = Servers()
 
 
