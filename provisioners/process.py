@@ -51,6 +51,7 @@ from provisioners.process_pids import ProcessIdentity, boot_id, open_pidfd, send
 from provisioners.process_program import (
     Project,
     base_python,
+    compile_sdk,
     installed_sdk,
     link_sdk,
     open_project,
@@ -332,6 +333,8 @@ class ProcessProvisioner(Provisioner):
             self._code.use(self._bundles)
         own_python = self._config.python is None
         package = installed_sdk()
+        if package is not None and own_python:
+            compile_sdk(package)
         self._launcher = Launcher(
             python=python,
             shim=compiled_shim(self._state_folder) if own_python else Path(process_shim.__file__),

@@ -1,5 +1,6 @@
 """What a worker of the process provisioner runs: a project folder and its control-plane.toml."""
 
+import compileall
 import importlib.util
 import os
 import shutil
@@ -141,6 +142,15 @@ def link_sdk(home: Path, package: Path) -> Path:
     fresh.symlink_to(package)
     fresh.replace(link)
     return home
+
+
+def compile_sdk(package: Path) -> None:
+    """Compile once what each worker would compile by itself, as it cannot write there.
+
+    Where this process cannot write either, an installer has done it, as a rule. Without it a
+    worker starts some 30 ms later.
+    """
+    compileall.compile_dir(package, quiet=2)
 
 
 def _folder_of(docker_image: str) -> Path:

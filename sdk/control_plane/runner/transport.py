@@ -2,8 +2,9 @@
 
 import json
 import select
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
+
+from control_plane.runner.http11 import Connection, ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,10 +68,13 @@ class Transport:
             timeout: seconds for connecting, and for each wait for the other side.
         """
         parts = urlsplit(api_url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        self._connection = Connection(
+            host=parts.hostname or "",
+            port=parts.port,
+            tls=parts.scheme == "https",
+            timeout=timeout,
+        )
         self._base_path = parts.path
-        self._timeout = timeout
         self._headers = {
             "Authorization": f"Bearer {api_key}",
             "Content-Type": "application/json",
@@ -96,14 +100,15 @@ class Transport:
         try:
             self._connect()
             arrived = True
-            self._connection.request(method, self._base_path + path, body, self._headers)
-            with self._connection.getresponse() as response:
-                return Answer(
-                    status=response.status,
-                    body=response.read(),
-                    retry_after=_seconds(response.headers.get("Retry-After")),
-                )
-        except (OSError, HTTPException) as error:
+            response = self._connection.request(
+                method, self._base_path + path, self._headers, body or b""
+            )
+            return Answer(
+                status=response.status,
+                body=response.body,
+                retry_after=_seconds(response.headers.get("retry-after")),
+            )
+        except (OSError, ProtocolError) as error:
             self.close()
             text = str(error) or "no answer"
             raise NoAnswerError(
@@ -116,11 +121,11 @@ class Transport:
 
     def _connect(self) -> None:
         connection = self._connection
-        if connection.sock is not None and is_readable(connection.sock.fileno()):
+        if connection.socket is not None and is_readable(connection.socket.fileno()):
             # Between two requests there is nothing to read but the end of the connection. A server
             # may close one that was idle, and a request sent into it would be lost.
             connection.close()
-        if connection.sock is None:
+        if connection.socket is None:
             connection.connect()
 
 
