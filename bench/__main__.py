@@ -35,7 +35,7 @@ Item = Callable[[Path], Awaitable[Section]]
 
 SHORT: Final[dict[str, Item]] = {
     "transitions": transitions,
-    "engine": lambda folder: throughput(folder, rounds=3, count=100),
+    "engine": lambda folder: throughput(folder, rounds=6, count=100),
     "cold-start": lambda folder: cold_start(folder, count=20),
     "concurrency": lambda folder: concurrency(folder, rounds=1, count=40, limit=20),
     "waiting": lambda folder: waiting(folder, queued=300, running=50, idle_seconds=10),
@@ -47,7 +47,7 @@ SHORT: Final[dict[str, Item]] = {
 }
 FULL: Final[dict[str, Item]] = {
     "transitions": transitions,
-    "engine": lambda folder: throughput(folder, rounds=8, count=300),
+    "engine": lambda folder: throughput(folder, rounds=20, count=100),
     "cold-start": lambda folder: cold_start(folder, count=100),
     "concurrency": lambda folder: concurrency(folder, rounds=3, count=200, limit=100),
     "waiting": lambda folder: waiting(folder, queued=10_000, running=1_000, idle_seconds=60),

@@ -98,6 +98,8 @@ class Registry:
             max_overflow=0,
             pool_timeout=turn_seconds,
             async_creator=self._connect,
+            # Most statements stand alone. To switch a connection takes as long as such a statement.
+            isolation_level="AUTOCOMMIT",
         )
         _, parameters = self._engine.dialect.create_connect_args(url)
         self._parameters: dict[str, Any] = {**parameters, **_CONNECTION}
@@ -115,10 +117,11 @@ class Registry:
         )
         self.pool_size = settings.postgres_pool_size
         """Transactions that can be open at the same time."""
-        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
-        self._autocommit_sessions = async_sessionmaker(
-            self._engine.execution_options(isolation_level="AUTOCOMMIT"), expire_on_commit=False
+        self._sessions = async_sessionmaker(
+            self._engine.execution_options(isolation_level="READ COMMITTED"),
+            expire_on_commit=False,
         )
+        self._autocommit_sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
     @property
     def engine(self) -> AsyncEngine:
