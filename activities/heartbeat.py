@@ -16,14 +16,14 @@ and so would be long for what has already outlived some restarts."""
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[None]:
-    """Send heartbeats during the block, three in each heartbeat timeout.
+    """Send heartbeats during the block, two in each heartbeat timeout.
 
     They are sent by a task of their own, so that a step that takes long (a slow provisioner, a
     registry that is away) is not mistaken for a dead process. If the Temporal worker stops in the
     meantime, the activity fails, and the next Temporal worker runs it again.
     """
     timeout = activity.info().heartbeat_timeout
-    task = None if timeout is None else asyncio.create_task(_beat(timeout.total_seconds() / 3))
+    task = None if timeout is None else asyncio.create_task(_beat(timeout.total_seconds() / 2))
     try:
         yield
     except asyncio.CancelledError:

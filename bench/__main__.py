@@ -38,7 +38,7 @@ SHORT: Final[dict[str, Item]] = {
     "engine": lambda folder: throughput(folder, rounds=6, count=100),
     "cold-start": lambda folder: cold_start(folder, count=20),
     "concurrency": lambda folder: concurrency(folder, rounds=1, count=40, limit=20),
-    "waiting": lambda folder: waiting(folder, queued=300, running=50, idle_seconds=10),
+    "waiting": lambda folder: waiting(folder, queued=300, running=150, idle_seconds=10),
     "registry": lambda folder: listing(folder, sizes=(10_000, 100_000), repeats=6),
     "api": lambda folder: requests(folder, rounds=4, count=200),
     "logs": lambda folder: logs(folder, rounds=3),
