@@ -80,10 +80,6 @@ bench: $(DEV_STAMP) ## Measure, as ratios to baselines that run beside it (ARGS=
 bench-full: $(DEV_STAMP) ## The same with large sizes: a million rows, 10,000 that wait (half an hour)
 	@$(BIN)/python -m bench --full --output bench/results/full.json $(ARGS)
 
-.PHONY: bench-warm
-bench-warm: $(DEV_STAMP) ## Measure cold and warm starts of workers (ARGS="--count N")
-	@$(BIN)/python -m bench.warm $(ARGS)
-
 .PHONY: bench-deletion
 bench-deletion: $(DEV_STAMP) ## Measure the deletion of a project of 100,000 invocations (ARGS="--count N")
 	@$(BIN)/python -m bench.deletion $(ARGS)

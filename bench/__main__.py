@@ -28,6 +28,7 @@ from bench.requests import requests
 from bench.throughput import throughput
 from bench.transitions import transitions
 from bench.waiting import waiting
+from bench.warm_start import warm_start
 from core.logging import configure_logging
 
 Json = dict[str, Any]
@@ -37,6 +38,7 @@ SHORT: Final[dict[str, Item]] = {
     "transitions": transitions,
     "engine": lambda folder: throughput(folder, rounds=6, count=100),
     "cold-start": lambda folder: cold_start(folder, count=20),
+    "warm-start": lambda folder: warm_start(folder, count=10),
     "concurrency": lambda folder: concurrency(folder, rounds=1, count=40, limit=20),
     "waiting": lambda folder: waiting(folder, queued=300, running=150, idle_seconds=10),
     "registry": lambda folder: listing(folder, sizes=(10_000, 100_000), repeats=6),
@@ -49,6 +51,7 @@ FULL: Final[dict[str, Item]] = {
     "transitions": transitions,
     "engine": lambda folder: throughput(folder, rounds=20, count=100),
     "cold-start": lambda folder: cold_start(folder, count=100),
+    "warm-start": lambda folder: warm_start(folder, count=50),
     "concurrency": lambda folder: concurrency(folder, rounds=3, count=200, limit=100),
     "waiting": lambda folder: waiting(folder, queued=10_000, running=1_000, idle_seconds=60),
     "registry": lambda folder: listing(folder, sizes=(10_000, 1_000_000), repeats=20),

@@ -82,21 +82,23 @@ async def deploy(
     http: aiohttp.ClientSession,
     name: str,
     *,
+    project: str | None = None,
     image: str = "image",
     limit: int = 100,
     timeout_seconds: int = 600,
 ) -> Function:
-    """Make a project with one function, both of this name, and wait until it is prepared."""
+    """Make a project with one function, both of this name by default; returns when it is READY."""
+    project = project or name
     spec: Json = {
         "function_name": name,
         "resource_spec": {"virtual_cpus": 1, "memory_gbs": 1, "max_concurrency": limit},
         "execution_spec": {"max_retries": 0, "timeout_seconds": timeout_seconds},
     }
-    async with http.put(f"/projects/{name}"):
+    async with http.put(f"/projects/{project}"):
         pass
     version = {"default_docker_image": image, "functions": [spec]}
-    async with http.post(f"/projects/{name}/versions", json=version) as answer:
-        path = f"/projects/{name}/versions/{(await answer.json())['version_id']}"
+    async with http.post(f"/projects/{project}/versions", json=version) as answer:
+        path = f"/projects/{project}/versions/{(await answer.json())['version_id']}"
     while True:
         async with http.get(path) as answer:
             if (await answer.json())["functions"][0]["function_status"] == "READY":

@@ -8,6 +8,7 @@ user's function. All of them read the clock of one machine.
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,8 @@ from bench.imports import python_start
 from bench.stacks import RunningStack, stack
 
 _WARM_UP: Final = 3
-_PYTHON: Final = "python"
-_PROJECT: Final = '''"""Says when its parts ran."""
+PYTHON: Final = "python"
+PROJECT: Final = '''"""Says when its parts ran."""
 
 import time
 
@@ -71,7 +72,7 @@ async def cold_start(folder: Path, *, count: int) -> Section:
     """Measure `count` calls, one after the other."""
     project = folder / "cold"
     project.mkdir()
-    (project / "main.py").write_text(_PROJECT)
+    (project / "main.py").write_text(PROJECT)
     calls: list[dict[str, float]] = []
     baseline: list[float] = []
     async with (
@@ -82,16 +83,14 @@ async def cold_start(folder: Path, *, count: int) -> Section:
         temporal = await Client.connect(running.temporal_address)
         for number in range(count + _WARM_UP):
             python = await asyncio.to_thread(python_start)
-            times = await _one_call(running, function, temporal)
+            times = await one_call(running, function, temporal)
             if number >= _WARM_UP:
                 baseline.append(python * 1000)
                 calls.append(times)
     return _section(Sample.of(baseline), calls)
 
 
-async def _one_call(
-    running: RunningStack, function: Function, temporal: Client
-) -> dict[str, float]:
+async def one_call(running: RunningStack, function: Function, temporal: Client) -> dict[str, float]:
     """Call once; returns the time of each event, in seconds since 1970."""
     times = {"sent": time.time()}
     path = await function.call()
@@ -113,11 +112,16 @@ async def _one_call(
     return times
 
 
+def between_times(calls: Sequence[dict[str, float]], earlier: str, later: str) -> Sample:
+    """Give how long it took from one event to another, milliseconds."""
+    return Sample.of([(call[later] - call[earlier]) * 1000 for call in calls])
+
+
 def _section(python: Sample, calls: list[dict[str, float]]) -> Section:
     def between(earlier: str, later: str) -> Sample:
-        return Sample.of([(call[later] - call[earlier]) * 1000 for call in calls])
+        return between_times(calls, earlier, later)
 
-    unit = (_PYTHON, python.p50)
+    unit = (PYTHON, python.p50)
     first_line = between("sent", "call")
     # The target is 4 starts of Python and 60 ms.
     limit = 4 + 60 / python.p50
