@@ -46,12 +46,22 @@ def encode_arguments(
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"The arguments are not JSON: {error}") from None
+    check_length(text)
+    return text
+
+
+def check_length(text: str) -> None:
+    """Make sure that the API takes a text as an input.
+
+    Raises:
+        ValueError: it is longer than 250,000 characters.
+    """
     if len(text) > MAX_INPUT_CHARACTERS:
         raise ValueError(
-            f"The arguments have {len(text):,} characters as JSON; {MAX_INPUT_CHARACTERS:,} are "
-            "the most. Put the data where the function can read it, and pass its place"
+            f"The input has {len(text):,} characters as JSON, and the limit is "
+            f"{MAX_INPUT_CHARACTERS:,}. Put the data where the function can read it, and pass its "
+            "place"
         )
-    return text
 
 
 def decode_output(text: str | None) -> Any:  # noqa: ANN401 - whatever the function gave

@@ -17,6 +17,7 @@ from typing import Any, Final
 from control_plane.errors import ControlPlaneError
 
 PROJECT_FILE: Final = "control-plane.toml"
+_USUAL_MODULE: Final = "main"
 _IMPORT_SECONDS: Final = 120
 _RESOURCES: Final = ("virtual_cpus", "memory_gbs", "max_concurrency")
 _EXECUTION: Final = ("max_retries", "timeout_seconds")
@@ -35,6 +36,10 @@ Spec = dict[str, Any]
 
 class DiscoveryError(ControlPlaneError):
     """The functions of a project cannot be found; the text says why, maybe with a traceback."""
+
+
+class _ModuleIsMissingError(Exception):
+    """The project has no module of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +74,36 @@ def discover(
     declared = _declared(folder)
     if declared is not None:
         return Discovered(functions=declared)
-    names = list(modules) or _configured_modules(folder) or ["main"]
+    chosen_names = list(modules) or _configured_modules(folder)
+    names = chosen_names or [_USUAL_MODULE]
     own = folder / ".venv" / "bin" / "python"
     chosen = python or (own if own.exists() else Path(sys.executable))
     program = chosen.absolute()
-    found = _import(folder, names, program)
+    try:
+        found = _import(folder, names, program)
+    except _ModuleIsMissingError as error:
+        raise DiscoveryError(_missing_text(str(error), folder, was_named=bool(chosen_names))) from None
     if not found.functions:
         raise DiscoveryError(
             f"No decorated function in {', '.join(names)}. Write @function above those that "
             "are to be deployed (from control_plane import function)"
         )
     return found
+
+
+def _missing_text(module: str, folder: Path, *, was_named: bool) -> str:
+    place = "/".join(module.split("."))
+    text = f"There is no module {module!r} in {folder}: looked for {place}.py and {place}/"
+    if was_named:
+        return text
+    files = sorted(file.stem for file in folder.glob("*.py") if file.stem.isidentifier())
+    example = files[0] if files else "jobs"
+    return (
+        f"{text}. Functions are looked for in main.py. If yours are elsewhere, say so: --module "
+        f"{example}, or in pyproject.toml:\n\n  [tool.control-plane]\n  modules = [{example!r}]\n\n"
+        "A project in another language names its program and its functions in "
+        f"{PROJECT_FILE}"
+    )
 
 
 def _declared(folder: Path) -> list[Spec] | None:
@@ -162,6 +186,9 @@ def _import(folder: Path, modules: Sequence[str], python: Path) -> Discovered:
             raise DiscoveryError(
                 f"Importing {', '.join(modules)} ended Python with {ended.returncode}\n{output}"
             ) from None
+    if "missing" in answer:
+        raise _ModuleIsMissingError(answer["missing"])
     if "error" in answer:
-        raise DiscoveryError(answer["error"])
+        printed = f"\nPrinted until then:\n{output.rstrip()}" if output.strip() else ""
+        raise DiscoveryError(answer["error"] + printed)
     return Discovered(functions=answer["functions"], output=output)

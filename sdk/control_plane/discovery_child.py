@@ -34,7 +34,7 @@ def _main() -> None:
     try:
         answer: dict[str, Any] = {"functions": _functions(modules)}
     except _ModuleIsMissingError as error:
-        answer = {"error": f"There is no module {str(error)!r} in {folder}"}
+        answer = {"missing": str(error)}
     except _FunctionIsHiddenError as error:
         answer = {"error": str(error)}
     except BaseException as error:  # noqa: BLE001 - SystemExit at import, too, is a failure

@@ -25,7 +25,7 @@ def progress(
 
     Returns at once and never raises: reports are sent by a thread, a few in a second at most, of
     which the newest counts. The last one is sent before the call ends. What cannot be sent, or is
-    no JSON, or is too long, is left out, and the worker's log says so. Where no control plane runs
+    not JSON, or is too long, is left out, and the worker's log says so. Where no control plane runs
     the function, nothing happens.
 
     Args:

@@ -61,7 +61,8 @@ class Mappable(Generic[R]):
         have not ended are cancelled.
 
         Args:
-            inputs: one argument each.
+            inputs: one argument each. A type checker does not compare them with the function's
+                parameter, as it does for `call`.
             return_exceptions: give the error of a call in place of its result; False: raise the
                 first one.
             **options: `max_parallel=32`, `ordered=True`, `progress=False`: see `MapOptions`.

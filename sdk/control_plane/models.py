@@ -127,7 +127,7 @@ class FunctionInfo(Model):
     execution_spec: ExecutionSpec
     retry_spec: RetrySpec | None = None
     function_status: str
-    """PENDING or READY."""
+    """PENDING or READY; `preparation` tells of one that has FAILED."""
     preparation: Preparation | None = None
 
 

@@ -136,7 +136,11 @@ def total() -> int:
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        ({"data.csv": "1"}, "There is no module 'main'"),
+        ({"jobs.py": "1"}, "say so: --module jobs, or in pyproject.toml"),
+        (
+            {"main.py": "print('connecting'); raise ValueError('no database')"},
+            "Printed until then:\nconnecting",
+        ),
         ({"main.py": "x = 1"}, "No decorated function in main."),
         ({"main.py": "import no_such_thing"}, "'no_such_thing' is not installed for "),
         ({"main.py": "def f(:"}, "SyntaxError: invalid syntax"),

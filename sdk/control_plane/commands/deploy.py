@@ -174,8 +174,9 @@ class _Lines:
 
     def end(self) -> None:
         """Keep the line of the last stage."""
-        if self._stage is not None:
-            self._keep(self._line)
+        # One that has failed before there was anything to say leaves no line.
+        if self._stage is not None and self._line.strip() != _TITLES[self._stage]:
+            self._keep(self._line.rstrip())
 
 
 if TYPE_CHECKING:

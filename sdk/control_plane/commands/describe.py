@@ -139,7 +139,7 @@ def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
 def _limits(info: "InvocationInfo") -> str:
     spec, resources = info.execution_spec, info.resource_spec
     return (
-        f"timeout {seconds(spec.timeout_seconds)}, {spec.max_retries} retries, "
+        f"timeout {seconds(spec.timeout_seconds)}, {_counted_retries(spec.max_retries)}, "
         f"{cpus(resources.virtual_cpus)}, {memory(resources.memory_gbs)}, "
         f"{resources.max_concurrency} at once"
     )
@@ -293,6 +293,10 @@ def _describe_function(
     if calls.invocations:
         click.echo(f"\n{heading('Newest calls')}")
         print_calls(calls.invocations)
+
+
+def _counted_retries(number: int) -> str:
+    return f"{number} {'retry' if number == 1 else 'retries'}"
 
 
 def _retries(function: "FunctionInfo") -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from control_plane.arguments import check_length
 from control_plane.commands.exits import EPILOG
 from control_plane.commands.names import complete_function, complete_project
 from control_plane.commands.output import json_option, print_json
@@ -117,4 +118,9 @@ def read_input(given: str | None) -> str:
         if given == text and not text.startswith(("[", "{", '"')):
             hint = f". A text wants quotes: --input '{json.dumps(text, ensure_ascii=False)}'"
         raise click.UsageError(f"{place} is not JSON: {error}{hint}") from None
-    return text.strip()
+    text = text.strip()
+    try:
+        check_length(text)
+    except ValueError as error:
+        raise click.UsageError(f"{place}: {error}") from None
+    return text

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @click.option(
     "--status",
     type=click.Choice(["RUNNING", "TERMINATED"], case_sensitive=False),
-    help="Only calls that have not ended, or only those that have.",
+    help="RUNNING: only calls that have not ended, with the phases QUEUED, PROVISIONING, RUNNING "
+    "and CANCELLING. TERMINATED: only those that are SUCCEEDED, FAILED, CANCELLED or TIMED_OUT.",
 )
 @click.option(
     "--limit",

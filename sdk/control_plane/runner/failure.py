@@ -3,6 +3,7 @@
 import os
 import sys
 
+from control_plane.interruption import InvocationCancelled
 from control_plane.runner.values import escape_surrogates
 
 TYPE_CHECKING = False
@@ -21,8 +22,10 @@ def describe(error: BaseException, *, project_folder: str) -> str:
     text = _text_of(error)
     headline = f"{type(error).__name__}: {text}" if text else type(error).__name__
     try:
-        # The runner's own errors, about input and output, say all there is in their text.
+        # The runner's own errors, about input and output, say all there is in their text; so does
+        # a cancel, which finds the function wherever it stands.
         own = type(error).__module__.startswith("control_plane.runner.")
+        own = own or isinstance(error, InvocationCancelled)
         details = "" if own else _user_traceback(error, project_folder)
     except Exception as fault:  # noqa: BLE001 - the report of an error must not fail for its traceback
         details = f"(no traceback: {type(fault).__name__})"
