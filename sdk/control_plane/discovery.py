@@ -82,7 +82,9 @@ def discover(
     try:
         found = _import(folder, names, program)
     except _ModuleIsMissingError as error:
-        raise DiscoveryError(_missing_text(str(error), folder, was_named=bool(chosen_names))) from None
+        raise DiscoveryError(
+            _missing_text(str(error), folder, was_named=bool(chosen_names))
+        ) from None
     if not found.functions:
         raise DiscoveryError(
             f"No decorated function in {', '.join(names)}. Write @function above those that "

@@ -261,4 +261,4 @@ def test_cancel_reaches_a_parent_that_waits_for_its_child(tmp_path: Path) -> Non
     call.cancel()
     with pytest.raises(InvocationCancelledError):
         call.result(timeout=60)
-    assert children_of(call, "hold") == ["CANCELLED"]
+    until(lambda: children_of(call, "hold") == ["CANCELLED"])
