@@ -191,8 +191,12 @@ class ProvisioningActivities:
                 return recorded or WorkerExit(
                     detail="no worker was recorded", worker_recorded=False
                 )
-            async with self._registry.autocommit() as session:
-                tail = await read_tail(session, ref.execution_id)
+            tail = LogTail(0, "")
+            if activity.info().attempt > 1:
+                # At the first attempt there are none, as a rule. After a workflow that was started
+                # again there may be: the first ones that are added find that out.
+                async with self._registry.autocommit() as session:
+                    tail = await read_tail(session, ref.execution_id)
             async with self._outcomes.following(ref.execution_id):
                 with _failures_for_temporal():
                     return await self._watch(worker, tail)
