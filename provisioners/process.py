@@ -291,7 +291,7 @@ class ProcessProvisioner(Provisioner):
         """Delete a worker's folder.
 
         Raises:
-            ProvisionerError: the worker still runs, or is in use at this moment.
+            ProvisionerError: the worker still runs, or is in use for more than a second.
         """
         self._output_seen.pop(execution_id, None)
         cgroups = self._ready().cgroups.folders_of(execution_id)

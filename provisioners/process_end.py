@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from provisioners.process_pids import (
 )
 
 _CLEANUP_SECONDS = 2.0
+_IN_USE_SECONDS = 1.0
 
 
 def settle(folder: WorkerFolder, shim: ProcessIdentity | None) -> WorkerObservation:
@@ -72,11 +74,15 @@ def _clear_away(folder: WorkerFolder, started: Started) -> Exited | Unknown:
 def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
     """Delete the folder of a worker that is gone, and its cgroups; fine if there are none.
 
+    Whoever looks at it at this moment is waited for, up to a second.
+
     Raises:
-        ProvisionerError: the worker still runs, or is in use at this moment.
+        ProvisionerError: the worker still runs, or is in use for longer.
     """
+    until = time.monotonic() + _IN_USE_SECONDS
     try:
-        lock = folder.try_lock()
+        while (lock := folder.try_lock()) is None and time.monotonic() < until:
+            time.sleep(0.02)
     except FileNotFoundError:
         return
     if lock is None:
