@@ -36,7 +36,7 @@ Item = Callable[[Path], Awaitable[Section]]
 
 SHORT: Final[dict[str, Item]] = {
     "transitions": transitions,
-    "engine": lambda folder: throughput(folder, rounds=6, count=100),
+    "engine": lambda folder: throughput(folder, rounds=10, count=100),
     "cold-start": lambda folder: cold_start(folder, count=20),
     "warm-start": lambda folder: warm_start(folder, count=10),
     "concurrency": lambda folder: concurrency(folder, rounds=1, count=40, limit=20),
