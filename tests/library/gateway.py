@@ -6,6 +6,30 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+_SPEC = {
+    "virtual_cpus": 1.0,
+    "memory_gbs": 1.0,
+    "max_concurrency": 1,
+    "max_retries": 0,
+    "timeout_seconds": 1,
+}
+INVOCATION: dict[str, Any] = {
+    "project_name": "p",
+    "version_id": "ver-1",
+    "function_name": "f",
+    "invocation_id": "inv-1",
+    "input": "[]",
+    "invocation_status": "RUNNING",
+    "phase": "QUEUED",
+    "creation_time": 1,
+    "last_update_time": 2,
+    "resource_spec": _SPEC,
+    "execution_spec": _SPEC,
+    "executions": [],
+    "temporal_url": "http://temporal/inv-1",
+}
+"""An invocation as the API answers it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scripted:

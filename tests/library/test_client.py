@@ -29,29 +29,8 @@ from standalone.ports import free_port
 from tests.e2e.conftest import PROJECT
 from tests.e2e.stack import API_KEY, Stack
 from tests.harness import function_spec
-from tests.library.gateway import Gateway, Scripted
+from tests.library.gateway import INVOCATION, Gateway, Scripted
 
-SPEC = {
-    "virtual_cpus": 1.0,
-    "memory_gbs": 1.0,
-    "max_concurrency": 1,
-    "max_retries": 0,
-    "timeout_seconds": 1,
-}
-INVOCATION = {
-    "project_name": "p",
-    "version_id": "ver-1",
-    "function_name": "f",
-    "invocation_id": "inv-1",
-    "input": "[]",
-    "invocation_status": "RUNNING",
-    "phase": "QUEUED",
-    "creation_time": 1,
-    "last_update_time": 2,
-    "resource_spec": SPEC,
-    "execution_spec": SPEC,
-    "executions": [],
-}
 PATH = InvocationPath(
     project_name="p", version_id="ver-1", function_name="f", invocation_id="inv-1"
 )

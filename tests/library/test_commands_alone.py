@@ -11,31 +11,9 @@ from control_plane.commands.output import Column, plain_table, progress_text, se
 from control_plane.profiles import Profile, load_profiles, profiles_file
 
 from tests.library.command_line import CommandLine, Terminal
-from tests.library.gateway import Gateway, Scripted
+from tests.library.gateway import INVOCATION, Gateway, Scripted
 
 NO_PROJECTS = Scripted(body={"projects": []})
-SPEC = {
-    "virtual_cpus": 1.0,
-    "memory_gbs": 1.0,
-    "max_concurrency": 1,
-    "max_retries": 0,
-    "timeout_seconds": 1,
-}
-INVOCATION = {
-    "project_name": "p",
-    "version_id": "ver-1",
-    "function_name": "f",
-    "invocation_id": "inv-1",
-    "input": "[]",
-    "invocation_status": "RUNNING",
-    "phase": "QUEUED",
-    "creation_time": 1,
-    "last_update_time": 2,
-    "resource_spec": SPEC,
-    "execution_spec": SPEC,
-    "executions": [],
-    "temporal_url": "http://temporal/inv-1",
-}
 COMMANDS = (
     *("cancel", "completion", "delete", "deploy", "describe", "invoke", "list", "login"),
     *("logout", "logs", "open", "profiles", "retry"),
