@@ -375,10 +375,13 @@ class _Build:
             log.seek(max(0, log.tell() - _LOG_TAIL_BYTES))
             output = log.read().decode(errors="replace").replace("\0", "")
         lines = [_CREDENTIALS.sub(r"\1***@", line) for line in output.strip().splitlines()]
+        # uv says where the environment is, which is nothing to those who read this.
+        lines = [line for line in lines if not line.startswith("Using Python ")]
         reasons = [line for line in lines if line.strip().lower().startswith("error")]
         first = f"The dependencies in {self._dependencies.source} {what}"
         if reasons:
             first = f"{first}: {reasons[0].strip()}"
+            lines.remove(reasons[0])
         room = _MAX_TEXT - len(first[:500]) - 1
         tail: list[str] = []
         for line in reversed(lines):

@@ -276,6 +276,7 @@ async def test_what_cannot_be_installed_fails_for_good_with_the_reason(
     first, *rest = str(caught.value).splitlines()
     assert first.startswith("The dependencies in requirements.txt cannot be installed: error: ")
     assert any("none-1.0-py3-none-any.whl" in line for line in [first, *rest])
+    assert not any("error:" in line or line.startswith("Using Python") for line in rest)
     assert len(str(caught.value)) < 2000
     # Another function of the version is told the same, at once.
     with pytest.raises(UnrecoverableProvisioningError) as again:
