@@ -29,7 +29,7 @@ PROJECT_VARIABLE = "CONTROL_PLANE_PROJECT_NAME"
 LATEST = "latest"
 
 
-class Function(Mappable[R], Generic[P, R]):
+class Function(Mappable[P, R], Generic[P, R]):
     """A function of a project on a control plane, to be called there.
 
     `start` begins a call and gives its `Invocation`; `call` waits for the result; `map` and

@@ -1,16 +1,29 @@
 """Calling a function for each of many inputs: `map`, `starmap` and their async twins."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+"""What each input of a `map` is."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Protocol
 
     from control_plane.errors import ControlPlaneError
     from control_plane.mapping import OnProgress, Plan
 
-R = TypeVar("R")
+    T_contra = TypeVar("T_contra", contravariant=True)
+    R_co = TypeVar("R_co", covariant=True)
+
+    class TakesOne(Protocol[T_contra, R_co]):
+        """A function that can be called with one argument: what others it has are optional."""
+
+        def call(self, value: T_contra, /) -> R_co:
+            """See `Function.call`."""
 
 
 class MapOptions(TypedDict, total=False):
@@ -26,8 +39,12 @@ class MapOptions(TypedDict, total=False):
     calls have ended, and how many there are (None if that is not known)."""
 
 
-class Mappable(Generic[R]):
+class Mappable(Generic[P, R]):
     """Something that can be called for each of many inputs; the base of `Function`."""
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `Function.call`."""
+        raise NotImplementedError
 
     def _plan(self) -> "Plan":
         """Say how calls are started."""
@@ -35,8 +52,8 @@ class Mappable(Generic[R]):
 
     @overload
     def map(
-        self,
-        inputs: Iterable[Any],
+        self: "TakesOne[T, R]",
+        inputs: Iterable[T],
         *,
         return_exceptions: Literal[False] = ...,
         **options: Unpack[MapOptions],
@@ -44,7 +61,11 @@ class Mappable(Generic[R]):
 
     @overload
     def map(
-        self, inputs: Iterable[Any], *, return_exceptions: bool, **options: Unpack[MapOptions]
+        self: "TakesOne[T, R]",
+        inputs: Iterable[T],
+        *,
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
     ) -> "Iterator[R | ControlPlaneError]": ...
 
     def map(
@@ -61,8 +82,8 @@ class Mappable(Generic[R]):
         have not ended are cancelled.
 
         Args:
-            inputs: one argument each. A type checker does not compare them with the function's
-                parameter, as it does for `call`.
+            inputs: one argument each. A type checker compares them with the function's first
+                parameter; the others must be optional.
             return_exceptions: give the error of a call in place of its result; False: raise the
                 first one.
             **options: `max_parallel=32`, `ordered=True`, `progress=False`: see `MapOptions`.
@@ -98,14 +119,17 @@ class Mappable(Generic[R]):
         return_exceptions: bool = False,
         **options: Unpack[MapOptions],
     ) -> Iterator[Any]:
-        """As `map`, where each input holds all the arguments of a call, by position."""
+        """As `map`, where each input holds all the arguments of a call, by position.
+
+        A type checker does not compare them with the function's parameters; see `map` and `call`.
+        """
         each = (tuple(values) for values in inputs)
         return self._map(each, _length(inputs), return_exceptions=return_exceptions, **options)
 
     @overload
     def map_async(
-        self,
-        inputs: Iterable[Any],
+        self: "TakesOne[T, R]",
+        inputs: Iterable[T],
         *,
         return_exceptions: Literal[False] = ...,
         **options: Unpack[MapOptions],
@@ -113,7 +137,11 @@ class Mappable(Generic[R]):
 
     @overload
     def map_async(
-        self, inputs: Iterable[Any], *, return_exceptions: bool, **options: Unpack[MapOptions]
+        self: "TakesOne[T, R]",
+        inputs: Iterable[T],
+        *,
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
     ) -> "AsyncIterator[R | ControlPlaneError]": ...
 
     def map_async(
