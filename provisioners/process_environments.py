@@ -31,6 +31,7 @@ _FORMAT = 1
 _SDK = "control-plane-sdk"
 _MAX_TEXT = 1_900
 """Characters of a failure's text: a little less than what is kept of it."""
+_MAX_FIRST_LINE = 600
 _LOG_TAIL_BYTES = 16_384
 
 _PASSED = re.compile(
@@ -46,6 +47,10 @@ _MAY_PASS = re.compile(
     r"|\b(429|502|503|504)\b|Retrying \(Retry",
     re.IGNORECASE,
 )
+_ERROR = re.compile(r"(?:error:|\u00d7) *(.+)", re.IGNORECASE)
+_CAUSE = re.compile(r"(?:cause:|caused by:|[├╰]─▶) *(.+)", re.IGNORECASE)
+"""As pip and uv write them: some versions of uv mark both with signs."""
+_OF_NO_USE = re.compile(r"$|Using Python \S+ environment at")
 _CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")
 _PLAIN_REQUIREMENT = re.compile(
     # A name that ends as a file's does is taken for a file of the bundle.
@@ -370,26 +375,52 @@ class _Build:
 
     def _text(self, what: str) -> str:
         """Say what went wrong, with as much of the output's end as there is room for."""
-        with self._log.open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - _LOG_TAIL_BYTES))
-            output = log.read().decode(errors="replace").replace("\0", "")
-        lines = [_CREDENTIALS.sub(r"\1***@", line) for line in output.strip().splitlines()]
-        # uv says where the environment is, which is nothing to those who read this.
-        lines = [line for line in lines if not line.startswith("Using Python ")]
-        reasons = [line for line in lines if line.strip().lower().startswith("error")]
+        reason, others = _reason_and_others(self._output())
         first = f"The dependencies in {self._dependencies.source} {what}"
-        if reasons:
-            first = f"{first}: {reasons[0].strip()}"
-            lines.remove(reasons[0])
-        room = _MAX_TEXT - len(first[:500]) - 1
+        if reason:
+            first = f"{first}: {reason}"
+        room = _MAX_TEXT - len(first[:_MAX_FIRST_LINE]) - 1
         tail: list[str] = []
-        for line in reversed(lines):
+        for line in reversed(others):
             room -= len(line) + 1
             if room < 0:
                 break
             tail.insert(0, line)
-        return "\n".join([first[:500], *tail])
+        return "\n".join([first[:_MAX_FIRST_LINE], *tail])
+
+    def _output(self) -> list[str]:
+        """Give the lines at the end of the installers' output."""
+        with self._log.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - _LOG_TAIL_BYTES))
+            output = log.read().decode(errors="replace").replace("\0", "")
+        # The user's files are known to him by the names that they have in his project.
+        for folder in (self._files, self._folder):
+            output = output.replace(f"file://{folder}/", "").replace(f"{folder}/", "")
+        return [_CREDENTIALS.sub(r"\1***@", line) for line in output.strip().splitlines()]
+
+
+def _reason_and_others(lines: Sequence[str]) -> tuple[str, list[str]]:
+    """Take the reason of a failure out of the installers' output.
+
+    It is the first error; with uv, also the causes that follow it.
+    """
+    reasons: list[str] = []
+    others: list[str] = []
+    is_in_reason = False
+    for line in lines:
+        text = line.strip()
+        error, cause = _ERROR.fullmatch(text), _CAUSE.fullmatch(text)
+        if error is not None and not reasons:
+            reasons.append(error[1].rstrip(":"))
+            is_in_reason = True
+        elif cause is not None and is_in_reason:
+            reasons.append(cause[1].rstrip(":"))
+        else:
+            is_in_reason = False
+            if not _OF_NO_USE.match(text):
+                others.append(line)
+    return ": ".join(reasons), others
 
 
 def _copy_writable(source: Path, target: Path) -> None:

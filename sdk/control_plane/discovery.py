@@ -99,9 +99,10 @@ def _missing_text(module: str, folder: Path, *, was_named: bool) -> str:
     if was_named:
         return text
     files = sorted(file.stem for file in folder.glob("*.py") if file.stem.isidentifier())
-    example = files[0] if files else "jobs"
+    example = files[0] if files else "NAME"
     return (
-        f"{text}. Functions are looked for in main.py. If yours are elsewhere, say so: --module "
+        f"{text}. Functions are looked for in main.py: write them there, with @function above each "
+        "(from control_plane import function). If yours are elsewhere, say so: --module "
         f"{example}, or in pyproject.toml:\n\n  [tool.control-plane]\n  modules = [{example!r}]\n\n"
         "A project in another language names its program and its functions in "
         f"{PROJECT_FILE}"

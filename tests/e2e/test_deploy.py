@@ -101,8 +101,8 @@ def test_dependencies_that_cannot_be_installed_are_shown_with_the_reason(
     ended = deploy(stack, str(folder), "--project", "broken")
     assert ended.returncode == 1
     assert "  greet  FAILED" in ended.stdout.splitlines()
-    assert "The dependencies in requirements.txt cannot be installed: error: " in ended.stderr
-    assert "none-1.0-py3-none-any.whl" in ended.stderr
+    assert ended.stderr.count("none-1.0-py3-none-any.whl") == 1
+    assert "The dependencies in requirements.txt cannot be installed: " in ended.stderr
     assert ended.stderr.splitlines()[-1] == "Error: not all functions can be prepared"
 
 
@@ -137,6 +137,7 @@ def total() -> int:
     ("files", "text"),
     [
         ({"jobs.py": "1"}, "say so: --module jobs, or in pyproject.toml"),
+        ({"notes.txt": "1"}, "looked for main.py and main/. Functions are looked for in main.py: "),
         (
             {"main.py": "print('connecting'); raise ValueError('no database')"},
             "Printed until then:\nconnecting",
@@ -153,6 +154,8 @@ def test_what_cannot_be_deployed_is_said(
     ended = deploy(stack, str(write_project(files)), "--project", "never")
     assert ended.returncode == 1
     assert text in ended.stderr
+    # No line of a stage that has come to nothing.
+    assert ended.stdout == ""
     assert "Traceback" not in ended.stderr or "discovery_child" not in ended.stderr
     assert stack.caller.http.get("/projects/never").status_code == 404
 
