@@ -249,6 +249,17 @@ def test_lists_of_projects_functions_versions_and_calls(run: CommandLine, versio
         (["delete", PROJECT], 2, "There is nobody to ask: give --yes"),
         (["invoke", PROJECT, "greet", "-i", "Ada"], 2, "A text wants quotes: --input '\"Ada\"'"),
         (["invoke", PROJECT, "greet", "-i", "@/nowhere"], 2, "--input: /nowhere cannot be read"),
+        (
+            ["invoke", PROJECT, "greet", "-i", json.dumps("x" * 250_000)],
+            2,
+            "--input: The input has 250,002 characters as JSON, and the limit is 250,000",
+        ),
+        (
+            ["list", PROJECT, "greet", "--status", "succeeded"],
+            2,
+            "SUCCEEDED is a phase, and calls are found by their status: TERMINATED has the phases ",
+        ),
+        (["describe", f"{PROJECT}/greet"], 6, "names have no '/'; write PROJECT FUNCTION"),
         (["invoke", PROJECT, "greet", "--follow", "--detach"], 2, "give one of them"),
         (["invoke", PROJECT, "greet", "--timeout", "1", "--detach"], 2, "--timeout is for waiting"),
         (["retry", "inv-0", "--timeout", "1"], 2, "--timeout is for --wait and --follow"),

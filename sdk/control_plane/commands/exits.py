@@ -132,4 +132,8 @@ def _what_is_missing(error: "ApiError") -> str:
                 return f"The project {names['projects']!r} has no version yet; deploy one first"
             where = f" in {names['projects']!r}" if kind in ("versions", "functions") else ""
             return f"There is no {kind[:-1]} {names[kind]!r}{where}; {hint.format(**names)}"
+    slashed = next((name for name in names.values() if "/" in name), None)
+    if slashed is not None:
+        # The API knows no such address: some write a project and its function as one word.
+        return f"There is no {slashed!r}: names have no '/'; write PROJECT FUNCTION"
     return str(error)

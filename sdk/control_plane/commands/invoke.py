@@ -96,7 +96,7 @@ def read_input(given: str | None) -> str:
     """Give the text of a call's input.
 
     Raises:
-        click.ClickException: the file cannot be read, or it is no JSON.
+        click.ClickException: the file cannot be read, or it is not JSON.
     """
     if given is None:
         return "[]"

@@ -19,9 +19,34 @@ from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Final
 
     from control_plane.client import Client
     from control_plane.models import FunctionInfo, InvocationSummary, Version
+
+
+_PHASES: "Final" = {
+    "RUNNING": ("QUEUED", "PROVISIONING", "RUNNING", "CANCELLING"),
+    "TERMINATED": ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"),
+}
+"""The phases of each status. The API looks for a status, and tables show phases."""
+
+
+class _Status(click.Choice[str]):
+    """A status; one who names a phase is told which status has it."""
+
+    def convert(
+        self, value: str, param: "click.Parameter | None", ctx: "click.Context | None"
+    ) -> str:
+        for status, phases in _PHASES.items():
+            if value.upper() in phases and value.upper() not in _PHASES:
+                self.fail(
+                    f"{value.upper()} is a phase, and calls are found by their status: "
+                    f"{status} has the phases {', '.join(phases)}",
+                    param,
+                    ctx,
+                )
+        return super().convert(value, param, ctx)
 
 
 @click.command("list", short_help="List projects, functions or calls.")
@@ -31,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--version", metavar="ID", help="Of this version; of the latest by default.")
 @click.option(
     "--status",
-    type=click.Choice(["RUNNING", "TERMINATED"], case_sensitive=False),
+    type=_Status(_PHASES, case_sensitive=False),
     help="RUNNING: only calls that have not ended, with the phases QUEUED, PROVISIONING, RUNNING "
     "and CANCELLING. TERMINATED: only those that are SUCCEEDED, FAILED, CANCELLED or TIMED_OUT.",
 )
