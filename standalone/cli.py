@@ -87,6 +87,7 @@ def up(
         api_port=port,
         temporal_port=temporal_port,
         temporal_ui_port=temporal_ui_port,
+        has_log_file=True,
     )
     _run(run_until_stopped(options))
 

@@ -20,6 +20,7 @@ from temporalio.client import Client
 from api.app import create_app
 from api.server import bind, serve
 from core.dispatch import Dispatcher
+from core.logging import logging_to
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
@@ -49,6 +50,7 @@ from worker.build import temporal_worker
 logger = structlog.get_logger(__name__)
 
 _DATABASE = "control_plane"
+_LOG_FILE = "control-plane.log"
 _TEMPORAL_PORT = 7233
 _TEMPORAL_UI_PORT = 8233
 
@@ -68,6 +70,8 @@ class StackOptions:
     """None for 8233 if it is free, else any free port."""
     durable: bool = True
     """False trades the data's safety for quick starts and stops: for demonstrations."""
+    has_log_file: bool = False
+    """Whether its log goes to a file in the data folder, and only what is wrong to stderr, too."""
     is_for_others: bool = True
     """Whether other programs of this user may find it by its data folder (`running_server`)."""
 
@@ -83,6 +87,8 @@ class Stack:
     temporal_address: str
     temporal_ui_url: str | None
     data_folder: Path
+    log_file: Path | None
+    """None if the log goes where that of the process goes."""
     embedded: tuple[EmbeddedServer, ...]
     serving: asyncio.Task[None]
 
@@ -125,6 +131,7 @@ async def running_stack(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
         folder = make_data_folder(options.data_folder)
+        log_file = _log_to(stack, folder / _LOG_FILE) if options.has_log_file else None
         port = listener.getsockname()[1]
         api_url = f"http://{_reachable(options.host)}:{port}"
 
@@ -182,6 +189,7 @@ async def running_stack(
                 temporal_address=temporal_settings.temporal_address,
                 temporal_ui_url=temporal_settings.temporal_ui_url,
                 data_folder=folder,
+                log_file=log_file,
                 embedded=tuple(embedded),
                 serving=serving,
             )
@@ -212,6 +220,14 @@ def _bind(options: StackOptions) -> socket.socket:
         raise StandaloneError(
             f"The API cannot listen on {options.host}:{options.api_port}: {error.strerror}"
         ) from error
+
+
+def _log_to(stack: AsyncExitStack, file: Path) -> Path:
+    try:
+        stack.enter_context(logging_to(file))
+    except OSError as error:
+        raise StandaloneError(f"The log {file} cannot be written: {error.strerror}") from error
+    return file
 
 
 def _reachable(host: str) -> str:

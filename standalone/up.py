@@ -45,6 +45,7 @@ def _describe(stack: Stack) -> str:
         f"  Temporal UI    {stack.temporal_ui_url or '(not configured: set TEMPORAL_UI_URL)'}",
         f"  Temporal       {stack.temporal_address}",
         f"  Data           {stack.data_folder}",
+        f"  Log            {stack.log_file}",
         "",
         "Ready. Ctrl-C stops it.",
     ]

@@ -1,6 +1,7 @@
 """`control-plane up`: the whole stack in one process, with its data in one folder."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -130,6 +131,13 @@ def test_data_outlives_a_stop_and_a_start_and_is_refused_to_others_meanwhile(
     assert up.stop() == 0
     assert up.program.stdout.rstrip().endswith("start again to go on.")
     assert "Traceback" not in up.program.stderr
+    # What goes on is in the log alone: on a terminal it would come between the lines shown.
+    assert '"level": "info"' not in up.program.stderr
+    log = Path(_field(up.program.stdout, "Log"))
+    assert log.parent == up.data.resolve()
+    assert log.stat().st_mode & 0o777 == 0o600
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert "registry_migrated" in events
     assert processes_that_mention(up.data) == {}
     assert running_server(up.data) is None
 
