@@ -81,7 +81,7 @@ def logging_to(file: Path) -> Iterator[None]:
     for other in others:
         other.setLevel(max(other.level, logging.WARNING))
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    root.setLevel(min(level, logging.INFO))
     try:
         yield
     finally:
