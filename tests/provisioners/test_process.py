@@ -373,6 +373,12 @@ class TestDamage:
         assert isinstance(await provisioner.observe(worker), Unknown)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        # Without its folder nobody knows of more than the shim, which may be gone sooner.
+
+        async def are_gone() -> bool:
+            return not process_backend.processes_of(request.execution_id)
+
+        await until(are_gone, what="the processes are gone")
 
         ended = await provisioner.terminate(request.execution_id, worker, grace=1)
         assert ended.cause is Cause.WORKER_LOST
