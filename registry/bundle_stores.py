@@ -164,14 +164,21 @@ class FolderPieces(PieceStore):
         """Write the files that are not there, each in one step."""
 
         def write() -> None:
+            folders = set()
             for piece, content in contents.items():
                 path = self._path(project_id, piece)
-                if not path.exists():
-                    try:
-                        _write(path, content)
-                    except FileNotFoundError:
-                        # Somebody has just deleted the folder, with the project's other pieces.
-                        _write(path, content)
+                if path.exists():
+                    continue
+                try:
+                    _write(path, content)
+                except FileNotFoundError:
+                    # Somebody has just deleted the folder, with the project's other pieces.
+                    _write(path, content)
+                folders.update(path.parents[:3])
+            for folder in folders:
+                # One that was deleted meanwhile has nothing to keep.
+                with suppress(FileNotFoundError):
+                    _sync_folder(folder)
 
         await asyncio.to_thread(write)
 
@@ -233,7 +240,7 @@ class FolderPieces(PieceStore):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Make a file in one step. The answer promises that it outlives a crash of the machine.
+    """Make a file in one step. Its folders are still to be synced.
 
     Raises:
         FileNotFoundError: its folder was deleted meanwhile.
@@ -246,8 +253,6 @@ def _write(path: Path, content: bytes) -> None:
         # Before it has its name: an empty file would count as present.
         os.fsync(file.fileno())
     fresh.rename(path)
-    for folder in path.parents[:3]:
-        _sync_folder(folder)
 
 
 def _is_whole(path: Path) -> bool:
@@ -255,6 +260,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder outlive a crash of the machine, as content does."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -16,8 +16,8 @@ from control_plane.profiles import (
     save_profiles,
 )
 
-HOME = Profile(url="http://home:8000", key="home's key")
-WORK = Profile(url="https://work/base", key="work's key")
+HOME = Profile(url="http://home.example:8000", key="home's key")
+WORK = Profile(url="https://office.example/base", key="work's key")
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_arguments_then_environment_then_file(monkeypatch: pytest.MonkeyPatch) -
 
 def test_key_of_a_profile_goes_to_its_own_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
     save_profiles(Profiles().with_profile("home", HOME))
-    assert find_server("http://home:8000/") == HOME
+    assert find_server("http://home.example:8000/") == HOME
     with pytest.raises(ConfigurationError, match="No key for http://elsewhere"):
         find_server("http://elsewhere")
     with pytest.raises(ConfigurationError, match="No key for http://elsewhere"):

@@ -329,5 +329,5 @@ def _print_result(info: "InvocationInfo") -> None:
 
 
 def _as_json_text(text: str, value: object) -> str:
-    # A worker in another language may give what is no JSON: then it is a text.
+    # A worker in another language may give what is not JSON: then it is a text.
     return json.dumps(text, ensure_ascii=False) if value == text and text[:1] != '"' else text
