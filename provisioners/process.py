@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +24,6 @@ import structlog
 
 from core.bundles import BundleSource, digest_of
 from core.ids import ExecutionId
-from core.settings import ProcessProvisionerSettings, load
 from provisioners import process_shim
 from provisioners.base import (
     Exited,
@@ -42,8 +41,9 @@ from provisioners.base import (
 )
 from provisioners.process_cgroups import Cgroups, find_cgroups, remove
 from provisioners.process_code import BundleFolders
+from provisioners.process_config import ProcessProvisionerConfig
 from provisioners.process_end import delete_tree, discard, settle
-from provisioners.process_environments import Environments, find_uv
+from provisioners.process_environments import Environments
 from provisioners.process_launch import Launcher, Reaper, compiled_shim
 from provisioners.process_layout import WorkerFolder
 from provisioners.process_logs import PAGE_BYTES, PAGE_LINES, read_page
@@ -56,39 +56,13 @@ from provisioners.process_program import (
     link_sdk,
     open_project,
 )
-from provisioners.process_warm import CGROUP_PREFIX, WarmLimits, WarmParents
+from provisioners.process_warm import CGROUP_PREFIX, WarmParents
 
 KILL_MARGIN_SECONDS = 5.0
 """How long after the deadline a shim may take to end its worker, before it is killed itself."""
 _START_SECONDS = 15.0
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessProvisionerConfig:
-    """What the operator decides."""
-
-    state_folder: Path
-    """Workers' folders and output, apart for each deployment; must outlive a restart."""
-    passed_environment: tuple[str, ...] = ()
-    """Names of variables that workers inherit, besides `process_program.INHERITED_VARIABLES`."""
-    python: Path | None = None
-    """Interpreter for projects without a `.venv`; by default the one that runs the server."""
-    log_limit_bytes: int = 16 * 2**20
-    """Output that is kept of one worker."""
-    max_line_bytes: int = 64 * 2**10
-    """Longer lines of output come in pieces."""
-    use_cgroups: bool = True
-    """Enforce memory and CPU limits by cgroups where possible."""
-    build_seconds: float = 600
-    """Time that the installation of a bundle's dependencies may take."""
-    keep_code_seconds: float = 7 * 86_400
-    """How long unused code bundles and environments are kept; more than a day."""
-    uv: Path | None = field(default_factory=find_uv)
-    """Installs dependencies; without it, pip does."""
-    warm: WarmLimits = field(default_factory=WarmLimits)
-    """What is kept for warm starts, for projects that ask for it."""
 
 
 class ProcessProvisioner(Provisioner):
@@ -114,20 +88,7 @@ class ProcessProvisioner(Provisioner):
     @classmethod
     def from_environment(cls) -> Self:
         """Read `core.settings.ProcessProvisionerSettings`."""
-        settings = load(ProcessProvisionerSettings)
-        names = settings.process_pass_environment.split(",")
-        config = ProcessProvisionerConfig(
-            state_folder=settings.process_state_folder,
-            passed_environment=tuple(name.strip() for name in names if name.strip()),
-            log_limit_bytes=settings.process_log_limit_mb * 2**20,
-            build_seconds=settings.process_build_seconds,
-            keep_code_seconds=settings.process_code_days * 86_400,
-            warm=WarmLimits(
-                parents=settings.process_warm_parents,
-                idle_seconds=settings.process_warm_idle_seconds,
-            ),
-        )
-        return cls(config)
+        return cls(ProcessProvisionerConfig.from_environment())
 
     def use_bundles(self, bundles: BundleSource) -> None:
         """Learn where code bundles are read."""

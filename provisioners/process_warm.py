@@ -6,43 +6,31 @@ nothing to be found again. Whatever goes wrong with one, the worker starts cold.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
-import select
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from provisioners import process_shim, process_warm_parent
 from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
-from provisioners.process_cgroups import processes_in, remove
 from provisioners.process_end import delete_tree
 from provisioners.process_launch import EVERY_SIGNAL, Launcher
 from provisioners.process_layout import WorkerFolder
-from provisioners.process_pids import (
-    ProcessIdentity,
-    kill_matching,
-    open_pidfd,
-    send,
-    with_environment,
-    without_zombies,
-)
 from provisioners.process_program import Project, interpreter_of, runner_in
+from provisioners.process_warm_handle import (
+    NoWarmStartError,
+    WarmParent,
+    clear_away,
+    until_ready,
+    watched,
+)
 
 CGROUP_PREFIX = "warm-"
-ANSWER_SECONDS = 5.0
-"""For so long an answer of a parent or of its child is waited for, before a worker starts cold."""
-_CLEANUP_SECONDS = 2.0
 _REMEMBERED_SECONDS = 600.0
 """For so long it is not tried again to make a parent of what cannot be forked."""
 _SPACE_BYTES = 64 * 2**10
@@ -87,130 +75,6 @@ class _Key:
         )
 
 
-class _NoWarmStartError(Exception):
-    """A worker was not started warm, or has been killed again.
-
-    Attributes:
-        lasting: whether a new parent would not do better.
-    """
-
-    def __init__(self, text: str, *, lasting: bool = False) -> None:
-        super().__init__(text)
-        self.lasting = lasting
-
-
-class _Parent:
-    """One parent process."""
-
-    def __init__(
-        self, folder: WorkerFolder, cgroups: list[Path], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self.folder = folder
-        self.cgroups = cgroups
-        self.loop = loop
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setblocking(False)
-        output, self.their_output = os.pipe()
-        os.set_blocking(output, False)
-        # None of these may have a number that another gets in the process.
-        self.their_control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10)
-        self.output = fcntl.fcntl(output, fcntl.F_DUPFD_CLOEXEC, 10)
-        theirs.close()
-        os.close(output)
-        self.sending = threading.Lock()
-        """Held while `control` is used or closed: its number must not change its meaning."""
-        self.pid = 0
-        self.pidfd = -1
-        self.began = self.used = time.monotonic()
-        self.ready = False
-        self.given_up = False
-        self.starts = 0
-        self.over = asyncio.Event()
-        """Set when it is to end, or has."""
-        self.reason = "it was not used any more"
-        self.lasting = False
-        """Whether another one would end for the same reason."""
-
-    def give_up(self, error: Exception) -> None:
-        """Let it end, since it does not do what it is for. In any thread."""
-        self.given_up = True
-        self.ready = False
-        self.reason = str(error)
-        self.lasting = isinstance(error, _NoWarmStartError) and error.lasting
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self.loop.call_soon_threadsafe(self.over.set)
-
-    def start_worker(self, message: dict[str, Any], *, lock: int) -> int:
-        """Fork a worker; give its shim's pid. It has the lock, too, from here on.
-
-        Raises:
-            _NoWarmStartError: no worker is there; whether one was, says its folder.
-            ProvisionerError: there is half a worker, in which nothing runs, but which has the lock.
-        """
-        own, theirs = socket.socketpair()
-        with own:
-            own.settimeout(ANSWER_SECONDS)
-            try:
-                with theirs, self.sending:
-                    socket.send_fds(self.control, [b"w"], [theirs.fileno()])
-                # So far it has neither the lock nor anything else: it may come to life later.
-                shim = ProcessIdentity(**_answer(own))
-                pidfd = open_pidfd(shim)
-                if pidfd is None:
-                    raise ConnectionResetError("it has ended")
-            except OSError as error:
-                text = f"the parent does not answer: {error}"
-                raise _NoWarmStartError(text, lasting=isinstance(error, TimeoutError)) from error
-            try:
-                data = json.dumps(message).encode() + b"\n"
-                sent = socket.send_fds(own, [data], [lock])
-                # Not nothing, which is an error when it has read all and has gone on.
-                if data[sent:]:
-                    own.sendall(data[sent:])
-                _answer(own)
-            except (OSError, _NoWarmStartError) as error:
-                # Its copy of the lock must be gone before somebody else is started with ours. When
-                # it was only late, it may have started the program, and has written worker.json.
-                send(pidfd, signal.SIGKILL)
-                if not _has_ended(pidfd, within=_CLEANUP_SECONDS):
-                    raise ProvisionerError("A forked worker can neither start nor end") from error
-                if isinstance(error, _NoWarmStartError):
-                    raise
-                text = f"the forked worker does not answer: {error}"
-                raise _NoWarmStartError(text, lasting=isinstance(error, TimeoutError)) from error
-            finally:
-                os.close(pidfd)
-        self.starts += 1
-        return shim.pid
-
-    def close_their_ends(self) -> None:
-        """Close what only the process needs."""
-        if self.their_output >= 0:
-            os.close(self.their_control)
-            os.close(self.their_output)
-            self.their_output = -1
-
-    def last_words(self) -> str:
-        """Give the last line that it has printed, if it was not read already."""
-        with suppress(BlockingIOError):
-            lines = os.read(self.output, 65536).decode(errors="replace").strip().splitlines()
-            return lines[-1][:500] if lines else ""
-        return ""
-
-    def end(self) -> None:
-        """Kill it, and what its import has left running."""
-        with self.sending:
-            self.control.close()
-        os.close(self.output)
-        self.close_their_ends()
-        if self.pidfd >= 0:
-            send(self.pidfd, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-            os.close(self.pidfd)
-        _clear_away(self.folder, self.cgroups)
-
-
 class WarmParents:
     """The parents of this process.
 
@@ -229,7 +93,7 @@ class WarmParents:
         self._trash = trash
         self._launcher = launcher
         self._limits = limits
-        self._parents: dict[_Key, _Parent | None] = {}
+        self._parents: dict[_Key, WarmParent | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[_Key, float] = {}
         self._unfinished: list[WorkerFolder] = []
@@ -314,7 +178,7 @@ class WarmParents:
         }
         try:
             return parent.start_worker(message, lock=lock)
-        except _NoWarmStartError as error:
+        except NoWarmStartError as error:
             parent.give_up(error)
             return None
         except ProvisionerError as error:
@@ -328,15 +192,15 @@ class WarmParents:
             version_id=request.version_id,
             function_name=request.function_name,
         )
-        parent: _Parent | None = None
+        parent: WarmParent | None = None
         try:
             parent = await asyncio.to_thread(self._make, key, asyncio.get_running_loop())
             self._parents[key] = parent
             if self._closing:
                 return
             self._spawn(key, request, parent)
-            with _watched(parent):
-                await _until_ready(parent, seconds=self._limits.import_seconds)
+            with watched(parent):
+                await until_ready(parent, seconds=self._limits.import_seconds)
                 if parent.ready:
                     log.info("warm_parent_ready", seconds=round(parent.used - parent.began, 3))
                 await self._until_over(parent)
@@ -354,13 +218,13 @@ class WarmParents:
                     log.info("warm_parent_ended", workers=parent.starts, reason=parent.reason)
             del self._parents[key]
 
-    def _make(self, key: _Key, loop: asyncio.AbstractEventLoop) -> _Parent:
+    def _make(self, key: _Key, loop: asyncio.AbstractEventLoop) -> WarmParent:
         folder = WorkerFolder(self._folder / f"{CGROUP_PREFIX}{secrets.token_hex(8)}")
         folder.create()
         cgroups = self._launcher.cgroups.create(folder.path.name, key.resource_spec)
-        return _Parent(folder, cgroups, loop)
+        return WarmParent(folder, cgroups, loop)
 
-    def _spawn(self, key: _Key, request: WorkerRequest, parent: _Parent) -> None:
+    def _spawn(self, key: _Key, request: WorkerRequest, parent: WarmParent) -> None:
         # Here on the event loop, since the kernel ends it with the thread that has started it.
         launcher, project, folder = self._launcher, key.project, parent.folder
         if launcher.sdk_home is None:
@@ -408,7 +272,7 @@ class WarmParents:
         parent.pidfd = os.pidfd_open(parent.pid)
         parent.close_their_ends()
 
-    async def _until_over(self, parent: _Parent) -> None:
+    async def _until_over(self, parent: WarmParent) -> None:
         limits = self._limits
         oldest = parent.began + limits.age_seconds
         while not parent.over.is_set():
@@ -421,7 +285,7 @@ class WarmParents:
                 async with asyncio.timeout(remaining):
                     await parent.over.wait()
 
-    def _finish(self, parent: _Parent) -> None:
+    def _finish(self, parent: WarmParent) -> None:
         """End a parent, and delete what no worker uses any more of this and of earlier ones."""
         parent.end()
         self._unfinished = [
@@ -452,95 +316,9 @@ class WarmParents:
             try:
                 for path in owner.path.iterdir():
                     if path.is_dir():
-                        _clear_away(
-                            WorkerFolder(path), self._launcher.cgroups.folders_of(path.name)
-                        )
+                        clear_away(WorkerFolder(path), self._launcher.cgroups.folders_of(path.name))
                         self._delete(WorkerFolder(path))
                 if [entry.name for entry in owner.path.iterdir()] == ["lock"]:
                     delete_tree(owner.path)
             finally:
                 os.close(lock)
-
-
-def _clear_away(folder: WorkerFolder, cgroups: list[Path]) -> None:
-    """Kill what a parent has left: its shims have left its cgroups and have other environments."""
-    mark = f"TMPDIR={folder.temporary}"
-
-    def find() -> list[int]:
-        return [*without_zombies(processes_in(cgroups)), *with_environment(mark)]
-
-    kill_matching(find, within=_CLEANUP_SECONDS)
-    remove(cgroups)
-
-
-@contextmanager
-def _watched(parent: _Parent) -> Iterator[None]:
-    """Set `over` when the process ends."""
-
-    def ended() -> None:
-        parent.loop.remove_reader(parent.pidfd)
-        if not parent.over.is_set() and not parent.given_up:
-            parent.reason = "its process has ended"
-            # Before it was ready, it would end again.
-            parent.lasting = not parent.ready
-            parent.over.set()
-
-    parent.loop.add_reader(parent.pidfd, ended)
-    try:
-        yield
-    finally:
-        parent.loop.remove_reader(parent.pidfd)
-
-
-async def _until_ready(parent: _Parent, *, seconds: float) -> None:
-    """Wait for the end of the import, or for `over`."""
-    said = asyncio.Event()
-    parent.loop.add_reader(parent.control, said.set)
-    waiting = [asyncio.create_task(event.wait()) for event in (said, parent.over)]
-    try:
-        done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        parent.loop.remove_reader(parent.control)
-        for task in waiting:
-            task.cancel()
-    if not done:
-        parent.give_up(_NoWarmStartError(f"the import takes more than {seconds:g} s", lasting=True))
-        return
-    try:
-        _answer(parent.control)
-    except _NoWarmStartError as error:
-        parent.give_up(error)
-    except OSError:
-        # It has ended without an answer, or it is to end.
-        await parent.over.wait()
-        words = parent.last_words()
-        parent.reason += f": {words}" if words else ""
-    else:
-        parent.control.settimeout(ANSWER_SECONDS)
-        parent.used = time.monotonic()
-        parent.ready = not parent.over.is_set()
-
-
-def _answer(connection: socket.socket) -> dict[str, Any]:
-    """Read one line of JSON.
-
-    Raises:
-        _NoWarmStartError: it is a refusal.
-        OSError: the other side has ended, or does not answer in time.
-    """
-    data = b""
-    while not data.endswith(b"\n"):
-        piece = connection.recv(process_warm_parent.MAX_ANSWER)
-        if not piece:
-            raise ConnectionResetError("it has ended")
-        data += piece
-    content: dict[str, Any] = json.loads(data)
-    if "refusal" in content:
-        raise _NoWarmStartError(content["refusal"], lasting=content["lasting"])
-    return content
-
-
-def _has_ended(pidfd: int, *, within: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(within * 1000))

@@ -164,7 +164,7 @@ class FolderPieces(PieceStore):
         """Write the files that are not there, each in one step."""
 
         def write() -> None:
-            folders = set()
+            folders: set[Path] = set()
             for piece, content in contents.items():
                 path = self._path(project_id, piece)
                 if path.exists():

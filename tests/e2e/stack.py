@@ -6,7 +6,8 @@ from pathlib import Path
 
 from core.ids import ExecutionId
 from core.settings import RegistrySettings
-from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process import ProcessProvisioner
+from provisioners.process_config import ProcessProvisionerConfig
 from provisioners.process_layout import Started, WorkerFolder
 from standalone.ports import free_port
 from tests.e2e.caller import Caller

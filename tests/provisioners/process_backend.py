@@ -12,7 +12,8 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
-from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process import ProcessProvisioner
+from provisioners.process_config import ProcessProvisionerConfig
 from provisioners.process_layout import Started, WorkerFolder
 from provisioners.process_pids import with_environment
 from provisioners.process_program import base_python

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from core.ids import ExecutionId
 from provisioners.base import ResourceSpec, WorkerRequest
-from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process import ProcessProvisioner
+from provisioners.process_config import ProcessProvisionerConfig
 from provisioners.process_program import open_project
 from tests.provisioners.conformance import until
 

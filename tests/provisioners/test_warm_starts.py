@@ -323,7 +323,7 @@ def function(): print("ran")
 class TestTrouble:
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("provisioners.process_warm.ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr("provisioners.process_warm_handle.ANSWER_SECONDS", 1.0)
 
     async def test_a_killed_parent_leaves_its_workers(self, warm_backend: WarmBackend) -> None:
         provisioner = warm_backend.warm_first

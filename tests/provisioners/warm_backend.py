@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from provisioners.base import ResourceSpec, WorkerRecord, WorkerRequest
-from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process import ProcessProvisioner
+from provisioners.process_config import ProcessProvisionerConfig
 from provisioners.process_layout import WorkerFolder
 from provisioners.process_program import Project, open_project
 from provisioners.process_warm import WarmLimits

@@ -19,7 +19,8 @@ from core.lifecycle import WorkerStatus
 from core.steps import SweepRequest
 from core.workflow_states import WorkflowStates
 from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
-from provisioners.process import ProcessProvisioner, ProcessProvisionerConfig
+from provisioners.process import ProcessProvisioner
+from provisioners.process_config import ProcessProvisionerConfig
 from registry.engine import Registry
 from registry.tables import Execution, Invocation
 from tests.fakes import ScriptedProvisioner, ScriptedWorker

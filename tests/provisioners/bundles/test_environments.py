@@ -1,226 +1,33 @@
-"""Code bundles of the process provisioner: folders, environments, and their removal."""
+"""What bundles depend on: virtual environments of the process provisioner."""
 
 import asyncio
 import fcntl
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core.bundles import BundleIsGoneError, Manifest, StoredBundle
-from core.ids import VersionId
 from provisioners import process_environments
 from provisioners.base import (
     ProvisionerError,
     UnrecoverableProvisioningError,
 )
-from provisioners.process import ProcessProvisioner
-from provisioners.process_end import delete_tree
 from provisioners.process_environments import dependencies_of, find_uv
-from tests.bundles import contents_of, manifest_of
 from tests.harness import eventually_true
-from tests.provisioners.conformance import wait_for_end
+from tests.provisioners.bundles.source import (
+    DEPENDS_ON_TINY,
+    PRINTS_TINY,
+    PROGRAM,
+    Bundles,
+    another,
+    make_old,
+    output_of,
+)
 from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids, run
 from tests.provisioners.warm_backend import WarmBackend
 from tests.wheels import TINY, WHEEL, make_wheel
-
-
-class Bundles:
-    """Bundles in memory."""
-
-    def __init__(self) -> None:
-        self.stored: dict[str, tuple[Manifest, dict[str, bytes]]] = {}
-        self.opened: list[str] = []
-        self.gone_for: set[VersionId] = set()
-
-    def add(self, files: Mapping[str, bytes], *, executable: Collection[str] = ()) -> str:
-        """Returns the image."""
-        manifest = manifest_of(files, executable=executable)
-        self.stored[manifest.digest] = (manifest, contents_of(files))
-        return f"bundle://{manifest.digest}"
-
-    async def open(self, version_id: VersionId, digest: str) -> StoredBundle:
-        self.opened.append(digest)
-        if digest not in self.stored or version_id in self.gone_for:
-            raise BundleIsGoneError("gone")
-        return _Stored(*self.stored[digest])
-
-
-class _Stored(StoredBundle):
-    def __init__(self, manifest: Manifest, contents: dict[str, bytes]) -> None:
-        super().__init__(manifest)
-        self._contents = contents
-
-    async def read(self, pieces: Collection[str]) -> dict[str, bytes]:
-        return {piece: self._contents[piece] for piece in pieces}
-
-
-@pytest.fixture
-def bundles() -> Bundles:
-    return Bundles()
-
-
-@pytest.fixture
-async def backend(tmp_path: Path, bundles: Bundles) -> AsyncIterator[ProcessBackend]:
-    backend = ProcessBackend(tmp_path)
-    backend.provisioner.use_bundles(bundles)
-    await backend.provisioner.start(DEPLOYMENT)
-    yield backend
-    await backend.close()
-
-
-@pytest.fixture
-def code(backend: ProcessBackend) -> Path:
-    return backend.config.state_folder / DEPLOYMENT / "code"
-
-
-async def another(
-    backend: ProcessBackend, bundles: Bundles, **changes: object
-) -> ProcessProvisioner:
-    config = replace(backend.config, **changes)  # type: ignore[arg-type] # names are the caller's
-    provisioner = ProcessProvisioner(config)
-    provisioner.use_bundles(bundles)
-    await provisioner.start(DEPLOYMENT)
-    return provisioner
-
-
-def files_of(code: Path, image: str) -> Path:
-    return code / "bundles" / image.removeprefix("bundle://") / "files"
-
-
-async def output_of(backend: ProcessBackend, image: str) -> str:
-    """Runs a worker; returns what it printed."""
-    request = backend.request_for(image)
-    worker = await backend.provisioner.provision(request)
-    await wait_for_end(backend.provisioner, worker)
-    page = await backend.provisioner.read_logs(worker, offset="", ended=True)
-    return "\n".join(page.lines)
-
-
-def make_old(code: Path) -> None:
-    for mark in code.rglob("used"):
-        os.utime(mark, (0, 0))
-
-
-COMMAND = 'command = ["sh", "-c", "exec python $CONTROL_PLANE_PROJECT_FOLDER/program.py"]'
-PROGRAM = {"control-plane.toml": COMMAND.encode()}
-PRINTS_TINY = {**PROGRAM, "program.py": b"import tiny; print(tiny.value)"}
-DEPENDS_ON_TINY = {
-    **PRINTS_TINY,
-    WHEEL: TINY,
-    "requirements.txt": f"# ours\n./{WHEEL}\n".encode(),
-}
-
-
-async def test_a_bundle_becomes_a_folder_of_read_only_files(
-    backend: ProcessBackend, bundles: Bundles, code: Path
-) -> None:
-    large = os.urandom(5 * 2**20 + 7)
-    files = {
-        "control-plane.toml": b'command = ["./run.sh"]',
-        "run.sh": b'#!/bin/sh\ncd "$CONTROL_PLANE_PROJECT_FOLDER" && wc -c < data/large\n',
-        "data/large": large,
-        "data/empty": b"",
-        "package/module.py": b"x = 1\n",
-        "package/broken.py": b"def\n",
-    }
-    image = bundles.add(files, executable=["run.sh"])
-    await backend.provisioner.prepare(backend.function_for(image))
-    folder = files_of(code, image)
-    for path, content in files.items():
-        assert (folder / path).read_bytes() == content
-        mode = (folder / path).stat().st_mode & 0o777
-        assert mode == (0o555 if path == "run.sh" else 0o444), path
-    assert folder.stat().st_mode & 0o777 == 0o555
-    assert [path.stem.partition(".")[0] for path in folder.rglob("*.pyc")] == ["module"]
-    assert await output_of(backend, image) == str(len(large))
-
-
-async def test_it_is_fetched_once_also_for_many_functions_and_two_temporal_workers(
-    backend: ProcessBackend, bundles: Bundles, code: Path
-) -> None:
-    other = await another(backend, bundles)
-    image = bundles.add(DEPENDS_ON_TINY)
-    function = backend.function_for(image)
-    try:
-        await asyncio.gather(
-            *(backend.provisioner.prepare(function) for _ in range(5)),
-            *(other.prepare(function) for _ in range(5)),
-        )
-    finally:
-        await other.close()
-    assert 1 <= len(bundles.opened) <= 2
-    assert [path.name for path in (code / "bundles").iterdir()] == [image[len("bundle://") :]]
-    assert len(list((code / "environments").glob("*/used"))) == 1
-    assert await output_of(backend, image) == "42"
-
-
-async def test_what_was_removed_is_made_again_for_the_next_worker(
-    backend: ProcessBackend, bundles: Bundles, code: Path
-) -> None:
-    image = bundles.add(DEPENDS_ON_TINY)
-    await backend.provisioner.prepare(backend.function_for(image))
-    for folder in ("bundles", "environments"):
-        for entry in (code / folder).iterdir():
-            if entry.is_dir():
-                delete_tree(entry)
-    assert await output_of(backend, image) == "42"
-
-
-async def test_a_worker_that_has_run_is_adopted_without_its_bundle(
-    backend: ProcessBackend, bundles: Bundles, code: Path
-) -> None:
-    image = bundles.add({**PROGRAM, "program.py": b""})
-    request = backend.request_for(image)
-    first = await backend.provisioner.provision(request)
-    await wait_for_end(backend.provisioner, first)
-    bundles.stored.clear()
-    for entry in (code / "bundles").iterdir():
-        delete_tree(entry)
-    assert await backend.provisioner.provision(request) == first
-
-
-async def test_a_bundle_that_is_gone_or_holds_no_program_fails_for_good(
-    backend: ProcessBackend, bundles: Bundles
-) -> None:
-    for image, text in (
-        (f"bundle://{'0' * 64}", "gone"),
-        ("bundle://../../etc", "bundle://../../etc does not name a code bundle"),
-        (bundles.add({"data": b""}), "holds neither Python code nor a control-plane.toml"),
-        (bundles.add({"control-plane.toml": b"x"}), "cannot be parsed"),
-    ):
-        with pytest.raises(UnrecoverableProvisioningError, match=text):
-            await backend.provisioner.prepare(backend.function_for(image))
-
-
-async def test_a_bundle_that_is_gone_for_one_version_is_there_for_another(
-    backend: ProcessBackend, bundles: Bundles
-) -> None:
-    """The project of the first one was deleted; the second one's has the same code."""
-    of_deleted = backend.function_for(bundles.add({**PROGRAM, "program.py": b""}))
-    of_other = replace(of_deleted, version_id=VersionId("ver-" + "1" * 32))
-    bundles.gone_for.add(of_deleted.version_id)
-    with pytest.raises(UnrecoverableProvisioningError, match="gone"):
-        await backend.provisioner.prepare(of_deleted)
-    await backend.provisioner.prepare(of_other)
-
-
-async def test_a_damaged_piece_is_noticed(
-    backend: ProcessBackend, bundles: Bundles, code: Path
-) -> None:
-    image = bundles.add({**PROGRAM, "program.py": b"print('good')"})
-    _, contents = bundles.stored[image.removeprefix("bundle://")]
-    (piece,) = contents_of({"": b"print('good')"})
-    contents[piece] = b"print('evil')"
-    with pytest.raises(
-        UnrecoverableProvisioningError, match=f"The stored piece {piece} is damaged"
-    ):
-        await backend.provisioner.prepare(backend.function_for(image))
-    assert list((code / "bundles").iterdir()) == []
 
 
 async def test_dependencies_of_each_sort_of_file_are_installed(
