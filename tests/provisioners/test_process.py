@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from core.lifecycle import Cause
+from provisioners import process_end
 from provisioners.base import (
     Exited,
     ProvisionerError,
@@ -24,6 +25,7 @@ from provisioners.base import (
     Unknown,
     UnrecoverableProvisioningError,
 )
+from provisioners.process_layout import WorkerFolder
 from provisioners.process_pids import is_alive
 from tests.provisioners.conformance import Behaviour, until, wait_for_end, wait_for_line
 from tests.provisioners.process_backend import (
@@ -411,6 +413,25 @@ class TestDamage:
 
 
 class TestForget:
+    async def test_a_folder_that_somebody_looks_at_is_deleted_when_he_is_done(
+        self, process_backend: ProcessBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        request = process_backend.request(Behaviour.EXITS_WITH_3)
+        worker, _ = await run(process_backend, request)
+        await wait_for_end(process_backend.provisioner, worker)
+        folder = process_backend.worker_folder(request.execution_id)
+        lock = WorkerFolder(folder).try_lock()
+        assert lock is not None
+        monkeypatch.setattr(process_end, "_IN_USE_SECONDS", 0.0)
+        with pytest.raises(ProvisionerError, match="is still in use"):
+            await process_backend.provisioner.forget(request.execution_id)
+        assert folder.exists()
+
+        monkeypatch.setattr(process_end, "_IN_USE_SECONDS", 60.0)
+        asyncio.get_running_loop().call_later(0.1, os.close, lock)
+        await process_backend.provisioner.forget(request.execution_id)
+        assert not folder.exists()
+
     async def test_a_running_worker_is_not_forgotten(self, process_backend: ProcessBackend) -> None:
         request = process_backend.request(Behaviour.RUNS)
         worker = await process_backend.provisioner.provision(request)
