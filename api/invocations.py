@@ -21,7 +21,9 @@ from api.parameters import (
     FunctionPath,
     FunctionPathDep,
     IdempotencyKey,
+    InitialOffset,
     InvocationIdText,
+    MaxResults,
 )
 from api.views import invocation_info, invocations_list
 from api.waiting import WaitSeconds, read_when_ended
@@ -212,12 +214,8 @@ async def list_invocations(
     context: ContextDep,
     caller: Caller,
     *,
-    max_results: Annotated[
-        int | None, Query(ge=0, description="Entries at most; 50 if absent or larger")
-    ] = None,
-    initial_offset: Annotated[
-        CleanText | None, Query(description="`next_offset` of a page")
-    ] = None,
+    max_results: MaxResults = None,
+    initial_offset: InitialOffset = None,
     status: Annotated[InvocationStatus | None, Query(description="Only this status")] = None,
     parent_function_name: Annotated[
         CleanText | None,

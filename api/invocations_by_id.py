@@ -1,8 +1,6 @@
 """Routes for invocations that are named by their id alone."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from api.auth import (
     AuthenticatedRoute,
@@ -12,10 +10,9 @@ from api.auth import (
 )
 from api.context import ContextDep
 from api.errors import responses
-from api.parameters import InvocationIdText
+from api.parameters import InitialOffset, InvocationIdText, MaxResults
 from api.views import children_list, invocation_info
 from api.waiting import WaitSeconds, read_when_ended
-from core.contract.base import CleanText
 from core.contract.invocations import ChildInvocationsList, InvocationInfo
 from core.contract.paging import MAX_INVOCATIONS_PER_PAGE, InvocationOffset, page_size
 from core.errors import InvocationIdDoesNotExistError, OffsetIsInvalidError
@@ -59,12 +56,8 @@ async def list_children(
     context: ContextDep,
     caller: Caller,
     *,
-    max_results: Annotated[
-        int | None, Query(ge=0, description="Entries at most; 50 if absent or larger")
-    ] = None,
-    initial_offset: Annotated[
-        CleanText | None, Query(description="`next_offset` of a page")
-    ] = None,
+    max_results: MaxResults = None,
+    initial_offset: InitialOffset = None,
 ) -> ChildInvocationsList:
     """Give a page of the invocations that an invocation has made, of all functions, newest first.
 

@@ -1,9 +1,9 @@
-"""Path parameters that several resources share."""
+"""Parameters of requests that several resources share."""
 
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Path
+from fastapi import Depends, Header, Path, Query
 
 from core.contract.base import CleanText
 from core.contract.versions import parse_version_reference
@@ -33,6 +33,12 @@ IdempotencyKey = Annotated[
         ),
     ),
 ]
+
+
+MaxResults = Annotated[
+    int | None, Query(ge=0, description="Entries at most; 50 if absent or larger")
+]
+InitialOffset = Annotated[CleanText | None, Query(description="`next_offset` of a page")]
 
 
 @dataclass(frozen=True, kw_only=True)
