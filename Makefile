@@ -58,7 +58,7 @@ test: $(DEV_STAMP) ## Run all tests, two at a time (ARGS="-k name" for some)
 
 .PHONY: fuzz
 fuzz: $(DEV_STAMP) ## Send a running stack what the OpenAPI document allows, and what not (ARGS="--seed 1")
-	@$(BIN)/python -m tests.fuzz $(ARGS)
+	@$(BIN)/python -m tests.proofs.fuzz $(ARGS)
 
 .PHONY: check
 check: $(DEV_STAMP) ## Format, lint, types, direction of imports
@@ -91,11 +91,11 @@ prove-limit: $(DEV_STAMP) ## Prove the concurrency limit: 500 invocations, worke
 
 .PHONY: chaos
 chaos: $(DEV_STAMP) ## Kill, stop and cut off parts of a stack under load, then check it (SEED=7 MINUTES=20)
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+	@$(BIN)/python -m tests.proofs.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 .PHONY: prove-bounds
 prove-bounds: $(DEV_STAMP) ## Prove that memory stays bounded under hostile load (ARGS="--only bodies")
-	@$(BIN)/python -m tests.bounds $(ARGS)
+	@$(BIN)/python -m tests.proofs.bounds $(ARGS)
 
 .PHONY: record
 record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; never to mend a failing replay)
@@ -107,7 +107,7 @@ openapi: $(DEV_STAMP) ## Write the OpenAPI snapshot that the tests compare with
 
 .PHONY: sdk-reference
 sdk-reference: $(DEV_STAMP) ## Write the reference of the Python library from its docstrings
-	@$(BIN)/python -m tests.sdk_reference
+	@$(BIN)/python -m tests.support.sdk_reference
 
 .PHONY: clean
 clean: ## Delete the virtual environment and what tools left behind

@@ -16,16 +16,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeating
 from core.ids import InvocationId, ProjectId, VersionId
-from core.steps import (
+from core.messages import (
     ProjectCancelled,
     ProjectCancelRequest,
     ProjectRowsDeleted,
     ProjectRowsRequest,
 )
-from registry import deletion
-from registry.bundle_stores import PieceStore, PostgresPieces
-from registry.bundles import delete_bundles
-from registry.engine import Registry
+from registry.database.engine import Registry
+from registry.queries.bundles import delete_bundles
+from registry.queries.piece_stores import PieceStore, PostgresPieces
+from registry.transitions import deletion
 
 _SECONDS = 5.0
 """How long one call works, about."""

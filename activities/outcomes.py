@@ -9,8 +9,8 @@ import structlog
 from core.ids import ExecutionId
 from provisioners.base import Provisioner
 from registry.changes import Changes
-from registry.engine import Registry
-from registry.outcomes import awaits_outcome
+from registry.database.engine import Registry
+from registry.queries.outcomes import awaits_outcome
 
 logger = structlog.get_logger(__name__)
 

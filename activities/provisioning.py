@@ -20,8 +20,8 @@ from activities.outcomes import OutcomeFollower
 from activities.records import record_of
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
-from core.lifecycle import WorkerStatus
-from core.steps import FunctionRef, Woken, WorkerExit, WorkerRef
+from core.messages import FunctionRef, Woken, WorkerExit, WorkerRef
+from core.states import WorkerStatus
 from core.tokens import ExecutionTokens
 from provisioners.base import (
     Exited,
@@ -34,13 +34,14 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
-from registry import preparation, workers
 from registry.changes import Changes
-from registry.engine import Registry
-from registry.log_writer import LogTail, append_lines, read_tail
-from registry.slots import FunctionContext
-from registry.tables import Function
-from registry.workers import ExecutionContext
+from registry.database.engine import Registry
+from registry.database.tables import Function
+from registry.queries import workers
+from registry.queries.log_writer import LogTail, append_lines, read_tail
+from registry.queries.workers import ExecutionContext
+from registry.transitions import preparation
+from registry.transitions.slots import FunctionContext
 
 logger = structlog.get_logger(__name__)
 

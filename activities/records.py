@@ -2,7 +2,7 @@
 
 from core.ids import ExecutionId
 from provisioners.base import WorkerRecord
-from registry.tables import Execution
+from registry.database.tables import Execution
 
 
 def record_of(execution: Execution) -> WorkerRecord | None:

@@ -4,9 +4,8 @@ from typing import TypeVar
 
 from temporalio import activity
 
-from core.dispatch import Dispatcher
 from core.ids import FunctionId
-from core.steps import (
+from core.messages import (
     Closed,
     CloseRequest,
     FunctionList,
@@ -20,14 +19,15 @@ from core.steps import (
     WaitingEnd,
     Woken,
 )
-from registry import lifecycle, preparation, slots
-from registry.engine import Registry
+from core.temporal.dispatch import Dispatcher
+from registry.database.engine import Registry
+from registry.transitions import executions, preparation, slots
 
 Answer = TypeVar("Answer", Opened, Closed)
 
 
 class RegistryActivities:
-    """One method, one transaction. See `registry.lifecycle` for the rules.
+    """One method, one transaction. See `registry.transitions.executions` for the rules.
 
     Args:
         registry: Postgres.
@@ -42,7 +42,7 @@ class RegistryActivities:
     async def open_execution(self, request: OpenRequest) -> Opened:
         """Admit the next execution of an invocation, or say why not (yet)."""
         async with self._registry.transaction() as session:
-            opened = await lifecycle.open_execution(
+            opened = await executions.open_execution(
                 session, request, provisioner=self._dispatcher.provisioner
             )
         return await self._wake(opened)
@@ -51,20 +51,20 @@ class RegistryActivities:
     async def record_termination_signal(self, request: InterruptRequest) -> None:
         """Note that a worker is about to be told to stop."""
         async with self._registry.transaction() as session:
-            await lifecycle.record_termination_signal(session, request)
+            await executions.record_termination_signal(session, request)
 
     @activity.defn
     async def close_execution(self, request: CloseRequest) -> Closed:
         """Record the end of an execution, and decide what becomes of its invocation."""
         async with self._registry.transaction() as session:
-            closed = await lifecycle.close_execution(session, request)
+            closed = await executions.close_execution(session, request)
         return await self._wake(closed)
 
     @activity.defn
     async def end_waiting(self, request: WaitingEnd) -> Closed:
         """End an invocation that has no open execution."""
         async with self._registry.transaction() as session:
-            closed = await lifecycle.end_waiting(session, request)
+            closed = await executions.end_waiting(session, request)
         return await self._wake(closed)
 
     @activity.defn

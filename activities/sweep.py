@@ -17,19 +17,19 @@ from activities.heartbeat import heartbeating
 from activities.records import record_of
 from activities.tally import LEFT, MAX_REPAIRS, Tally
 from core.clock import utc_now
-from core.dispatch import Dispatcher
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
 from core.ids import ExecutionId, FunctionId, InvocationId
-from core.steps import Repaired, SweepRequest
-from core.workflow_names import deletion_workflow_id, preparation_workflow_id
-from core.workflow_states import WorkflowStates
+from core.messages import Repaired, SweepRequest
+from core.temporal.dispatch import Dispatcher
+from core.temporal.names import deletion_workflow_id, preparation_workflow_id
+from core.temporal.states import WorkflowStates
 from provisioners.base import Provisioner, ProvisionerError
-from registry import sweep
-from registry.cancellation import request_cancellation
-from registry.engine import Registry
-from registry.slots import call_next, lock_function
-from registry.sweep import ProjectToDelete, UnpreparedVersion
-from registry.tables import Execution
+from registry.database.engine import Registry
+from registry.database.tables import Execution
+from registry.transitions import sweep
+from registry.transitions.cancellation import request_cancellation
+from registry.transitions.slots import call_next, lock_function
+from registry.transitions.sweep import ProjectToDelete, UnpreparedVersion
 
 logger = structlog.get_logger(__name__)
 

@@ -7,9 +7,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from api import (
+from api.http.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
+from api.openapi import add_bearer_scheme, to_openapi_3_0
+from api.requests import errors
+from api.requests.after_commit import Errands
+from api.requests.context import Context
+from api.resources import (
     bundles,
-    errors,
     executions,
     invocations,
     invocations_by_id,
@@ -17,17 +21,13 @@ from api import (
     system,
     versions,
 )
-from api.context import Context
-from api.errands import Errands
-from api.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
-from api.openapi import add_bearer_scheme, to_openapi_3_0
-from api.views import Links
-from core.dispatch import Dispatcher
+from api.views.shared import Links
 from core.settings import ApiSettings
+from core.temporal.dispatch import Dispatcher
 from core.tokens import ExecutionTokens
-from registry.bundle_stores import PieceStore, PostgresPieces
 from registry.changes import Changes
-from registry.engine import Registry
+from registry.database.engine import Registry
+from registry.queries.piece_stores import PieceStore, PostgresPieces
 
 PUBLIC_PATHS: Final = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
 """What needs no key."""

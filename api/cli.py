@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from core.commands import ending_at_once, expected_errors, provisioner_option, table_options
+from runtime.commands import ending_at_once, expected_errors, provisioner_option, table_options
 
 
 @click.command()
@@ -42,10 +42,10 @@ def api(
     """
     import asyncio
 
+    from api.http.server import CannotListenError
     from api.run import run_api
-    from api.server import CannotListenError
-    from core.logging import configure_logging
     from core.provisioner_kinds import find_kind
+    from runtime.logging import configure_logging
 
     configure_logging()
     with ending_at_once(), expected_errors(CannotListenError):

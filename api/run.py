@@ -3,8 +3,7 @@
 import structlog
 
 from api.app import create_app
-from api.server import bind, serve
-from core.dispatch import Dispatcher
+from api.http.server import bind, serve
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
@@ -13,13 +12,14 @@ from core.settings import (
     TemporalSettings,
     load,
 )
-from core.shutdown import stop_on_signals
-from core.temporal import connect
+from core.temporal.client import connect
+from core.temporal.dispatch import Dispatcher
 from core.tokens import ExecutionTokens
-from registry.bundle_stores import piece_store
 from registry.changes import Changes
-from registry.engine import Registry
-from registry.managed import managed_tables
+from registry.database.engine import Registry
+from registry.queries.piece_stores import piece_store
+from runtime.managed_tables import managed_tables
+from runtime.shutdown import stop_on_signals
 
 logger = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from bench.throughput import throughput
 from bench.transitions import transitions
 from bench.waiting import waiting
 from bench.warm_start import warm_start
-from core.logging import configure_logging
+from runtime.logging import configure_logging
 
 Json = dict[str, Any]
 Item = Callable[[Path], Awaitable[Section]]

@@ -17,10 +17,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from bench.instant import InstantProvisioner
-from core.logging import configure_logging
 from core.settings import RegistrySettings
-from registry.engine import Registry
-from standalone.postgres import EmbeddedPostgres
+from registry.database.engine import Registry
+from runtime.logging import configure_logging
+from standalone.servers.postgres import EmbeddedPostgres
 from standalone.stack import Stack, StackOptions, running_stack
 
 Json = dict[str, Any]

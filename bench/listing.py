@@ -18,19 +18,19 @@ from bench.figures import Sample, Section, line
 from bench.rows import ENDED, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
-from core.dispatch import Dispatcher
 from core.ids import InvocationId, creation_time_of
-from core.lifecycle import InvocationStatus
 from core.settings import ApiSettings, RegistrySettings, TemporalSettings
-from core.temporal import SEARCH_ATTRIBUTES, connect
+from core.states import InvocationStatus
+from core.temporal.client import SEARCH_ATTRIBUTES, connect
+from core.temporal.dispatch import Dispatcher
 from core.tokens import ExecutionTokens
 from registry.changes import Changes
-from registry.engine import Registry
-from registry.invocation_pages import list_invocations
-from registry.invocations import create_invocation, get_invocation
-from registry.migrate import upgrade
-from standalone.postgres import EmbeddedPostgres
-from standalone.temporal_server import TemporalDevServer
+from registry.database.engine import Registry
+from registry.database.migrate import upgrade
+from registry.queries.invocation_pages import list_invocations
+from registry.queries.invocations import create_invocation, get_invocation
+from standalone.servers.postgres import EmbeddedPostgres
+from standalone.servers.temporal import TemporalDevServer
 
 Json = dict[str, Any]
 Call = Callable[[], Awaitable[object]]

@@ -14,11 +14,11 @@ import aiohttp
 from pydantic import SecretStr
 
 from core.settings import RegistrySettings
-from core.temporal import SEARCH_ATTRIBUTES
-from registry.migrate import upgrade
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
-from standalone.temporal_server import TemporalDevServer
+from core.temporal.client import SEARCH_ATTRIBUTES
+from registry.database.migrate import upgrade
+from standalone.servers.ports import free_port
+from standalone.servers.postgres import EmbeddedPostgres
+from standalone.servers.temporal import TemporalDevServer
 
 API_KEY: Final = "bench"
 _DATABASE: Final = "control_plane"

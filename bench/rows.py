@@ -9,9 +9,9 @@ from sqlalchemy import text
 from core.clock import utc_now
 from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
 from core.ids import VersionId
-from registry.engine import Registry
-from registry.projects import create_project
-from registry.versions import create_version
+from registry.database.engine import Registry
+from registry.queries.projects import create_project
+from registry.queries.versions import create_version
 
 PROJECT: Final = "bench"
 ENDED: Final = "ended"

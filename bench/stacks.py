@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from bench.instant import InstantProvisioner
 from bench.programs import cpu_seconds, module, say, until_told_to_stop
-from core.logging import configure_logging
 from core.settings import RegistrySettings
-from standalone.postgres import EmbeddedPostgres
+from runtime.logging import configure_logging
+from standalone.servers.postgres import EmbeddedPostgres
+from standalone.servers.temporal import TemporalDevServer
 from standalone.stack import StackOptions, running_stack
-from standalone.temporal_server import TemporalDevServer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from temporalio.client import Client
 from bench.calls import client, deploy
 from bench.figures import Line, Section
 from bench.instant import InstantProvisioner
-from core.logging import configure_logging
+from runtime.logging import configure_logging
 from standalone.stack import StackOptions, running_stack
 
 _COUNT: Final = 10

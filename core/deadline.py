@@ -3,8 +3,8 @@
 The contract counts in whole seconds: a timeout has come when `now - creation_time >
 timeout_seconds` with both times cut to seconds. Existing clients judge by the same integers
 whether an aborted execution was cancelled or timed out, so a signal must not be sent earlier.
-The workflow (`workflows/invocation.py`) waits for this moment; `registry/lifecycle.py` refuses new
-executions after it.
+The workflow (`workflows/invocation.py`) waits for this moment;
+`registry/transitions/executions.py` refuses new executions after it.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,7 @@
 """What a provisioner is: the contract between the control plane and one kind of compute.
 
 To add a provisioner, write a subclass of `Provisioner`, register it under the entry-point group
-`control_plane.provisioners`, and run the conformance suite (`tests/provisioners/conformance.py`)
+`control_plane.provisioners`, and run the conformance suite (`provisioners/conformance.py`)
 on it. Nothing else needs to change.
 
 Rules for all methods:
@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Self
 
 from core.bundles import BundleSource
 from core.ids import ExecutionId, InvocationId, VersionId
-from core.lifecycle import Cause
+from core.states import Cause
 
 
 class ProvisionerError(Exception):

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from registry.engine import Registry
+from registry.database.engine import Registry
 
 logger = structlog.get_logger(__name__)
 

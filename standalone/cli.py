@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from core.commands import ending_at_once, expected_errors, provisioner_option
+from runtime.commands import ending_at_once, expected_errors, provisioner_option
 
 
 def _run(program: Coroutine[Any, Any, int]) -> None:
@@ -74,7 +74,7 @@ def up(
     Nothing else needs to be installed. Data stays in the data folder. With POSTGRES_HOST or
     TEMPORAL_ADDRESS set, that server is used instead of an embedded one. Ends with Ctrl-C.
     """
-    from core.logging import configure_logging  # noqa: PLC0415 - quick --help
+    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
     from standalone.data_folder import default_data_folder  # noqa: PLC0415 - quick --help
     from standalone.stack import StackOptions  # noqa: PLC0415 - quick --help
     from standalone.up import run_until_stopped  # noqa: PLC0415 - quick --help
@@ -100,7 +100,7 @@ def up(
 )
 def demo(*, keep: bool) -> None:
     """Start a stack in a temporary folder, call the example's functions, show what happens."""
-    from core.logging import configure_logging  # noqa: PLC0415 - quick --help
+    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
     from standalone.demo import run_demo  # noqa: PLC0415 - quick --help
 
     configure_logging(level="ERROR")

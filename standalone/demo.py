@@ -16,7 +16,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from core.shutdown import stop_on_signals
+from runtime.shutdown import stop_on_signals
 from standalone.errors import StandaloneError
 from standalone.stack import Stack, StackOptions, running_stack
 

@@ -18,9 +18,7 @@ from pydantic import SecretStr
 from temporalio.client import Client
 
 from api.app import create_app
-from api.server import bind, serve
-from core.dispatch import Dispatcher
-from core.logging import logging_to
+from api.http.server import bind, serve
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
@@ -30,21 +28,23 @@ from core.settings import (
     WorkerSettings,
     load,
 )
-from core.temporal import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
+from core.temporal.client import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
+from core.temporal.dispatch import Dispatcher
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
-from registry.bundle_stores import piece_store
 from registry.changes import Changes
-from registry.engine import Registry
-from registry.migrate import upgrade
+from registry.database.engine import Registry
+from registry.database.migrate import upgrade
+from registry.queries.piece_stores import piece_store
+from runtime.logging import logging_to
 from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
-from standalone.ports import port_is_free
-from standalone.postgres import EmbeddedPostgres
 from standalone.running_server import announced
-from standalone.server import EmbeddedServer
-from standalone.temporal_server import TemporalDevServer
+from standalone.servers.base import EmbeddedServer
+from standalone.servers.ports import port_is_free
+from standalone.servers.postgres import EmbeddedPostgres
+from standalone.servers.temporal import TemporalDevServer
 from worker.build import temporal_worker
 
 logger = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from shlex import quote
 
 import click
 
-from core.shutdown import stop_on_signals
+from runtime.shutdown import stop_on_signals
 from standalone.stack import Stack, StackOptions, running_stack
 
 

@@ -9,10 +9,10 @@ import pytest
 from temporalio.client import Client
 
 from core.settings import RegistrySettings, TemporalSettings
-from core.temporal import connect
-from registry.engine import Registry
-from tests.harness import ControlPlane, running_control_plane
-from tests.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
+from core.temporal.client import connect
+from registry.database.engine import Registry
+from tests.support.harness import ControlPlane, running_control_plane
+from tests.support.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
 
 _SERVERS = pytest.StashKey[Servers]()
 

@@ -12,24 +12,24 @@ from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from activities.sweep import SweepActivities
-from core.dispatch import Dispatcher
-from core.queues import (
+from core.settings import WorkerSettings
+from core.temporal.dispatch import Dispatcher
+from core.temporal.queues import (
     control_queue,
     provisioner_queue,
     sweep_queue,
     termination_queue,
     watch_queue,
 )
-from core.settings import WorkerSettings
+from core.temporal.schedules import keep_sweep_schedule
+from core.temporal.states import WorkflowStates
 from core.tokens import ExecutionTokens
-from core.workflow_states import WorkflowStates
 from provisioners.base import Provisioner
-from registry.bundle_stores import PieceStore, PostgresPieces
-from registry.bundles import StoredBundles
 from registry.changes import Changes
-from registry.deployment import get_deployment
-from registry.engine import Registry
-from worker.sweep_schedule import keep_sweep_schedule
+from registry.database.deployment import get_deployment
+from registry.database.engine import Registry
+from registry.queries.bundles import StoredBundles
+from registry.queries.piece_stores import PieceStore, PostgresPieces
 from workflows.invocation import InvocationWorkflow
 from workflows.project_deletion import ProjectDeletionWorkflow
 from workflows.sweep import SweepWorkflow

@@ -2,7 +2,7 @@
 
 import click
 
-from core.commands import ending_at_once, expected_errors, provisioner_option, table_options
+from runtime.commands import ending_at_once, expected_errors, provisioner_option, table_options
 
 
 @click.command()
@@ -20,8 +20,8 @@ def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> Non
     Ends cleanly on SIGTERM; workers of executions that still run go on and are taken over by the
     next Temporal worker.
     """
-    from core.logging import configure_logging  # noqa: PLC0415 - quick --help
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
+    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
     from worker.run import main  # noqa: PLC0415 - quick --help
 
     configure_logging()

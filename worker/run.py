@@ -4,7 +4,6 @@ import asyncio
 
 import structlog
 
-from core.dispatch import Dispatcher
 from core.settings import (
     ApiKeySettings,
     BundleStoreSettings,
@@ -13,14 +12,15 @@ from core.settings import (
     WorkerSettings,
     load,
 )
-from core.shutdown import stop_on_signals
-from core.temporal import connect, ensure_search_attributes
+from core.temporal.client import connect, ensure_search_attributes
+from core.temporal.dispatch import Dispatcher
 from core.tokens import ExecutionTokens
 from provisioners.catalog import load_provisioner_class
-from registry.bundle_stores import piece_store
-from registry.deployment import wait_for_registry
-from registry.engine import Registry
-from registry.managed import managed_tables
+from registry.database.deployment import wait_for_registry
+from registry.database.engine import Registry
+from registry.queries.piece_stores import piece_store
+from runtime.managed_tables import managed_tables
+from runtime.shutdown import stop_on_signals
 from worker.build import temporal_worker
 
 logger = structlog.get_logger(__name__)

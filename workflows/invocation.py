@@ -26,9 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.provisioning import ProvisioningActivities
     from activities.registry import RegistryActivities
     from core.ids import ExecutionId, execution_id_of_run
-    from core.lifecycle import Cause, InterruptReason, Phase
-    from core.queues import termination_queue, watch_queue
-    from core.steps import (
+    from core.messages import (
         Closed,
         CloseRequest,
         InterruptRequest,
@@ -40,7 +38,9 @@ with workflow.unsafe.imports_passed_through():
         WorkerExit,
         WorkerRef,
     )
-    from core.workflow_names import INVOCATION
+    from core.states import Cause, InterruptReason, Phase
+    from core.temporal.names import INVOCATION
+    from core.temporal.queues import termination_queue, watch_queue
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 

@@ -1,7 +1,8 @@
 """Deleting a project: cancel all that runs in it, wait until nothing does, delete its rows.
 
 Nothing here polls. Whoever ends an invocation of a project that is being deleted wakes this
-workflow (`registry.lifecycle`), which then looks again; a slow timer makes up for a lost wake.
+workflow (`registry.transitions.executions`), which then looks again; a slow timer makes up for a
+lost wake.
 """
 
 from datetime import timedelta
@@ -11,8 +12,8 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.deletion import DeletionActivities
     from core.ids import FunctionId
-    from core.steps import ProjectCancelRequest, ProjectDeletion, ProjectRowsRequest
-    from core.workflow_names import PROJECT_DELETION
+    from core.messages import ProjectCancelRequest, ProjectDeletion, ProjectRowsRequest
+    from core.temporal.names import PROJECT_DELETION
     from workflows.policies import REGISTRY_RETRIES
 
 _PAUSE = timedelta(seconds=1)

@@ -16,9 +16,9 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.sweep import SweepActivities
-    from core.queues import sweep_queue
-    from core.steps import Repaired, SweepRequest
-    from core.workflow_names import SWEEP
+    from core.messages import Repaired, SweepRequest
+    from core.temporal.names import SWEEP
+    from core.temporal.queues import sweep_queue
 
 _Step = Callable[[SweepActivities, SweepRequest], Awaitable[Repaired]]
 

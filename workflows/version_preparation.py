@@ -9,8 +9,8 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.provisioning import UNRECOVERABLE, ProvisioningActivities
     from activities.registry import RegistryActivities
-    from core.steps import FunctionRef, Preparation, PreparationFailure, Woken
-    from core.workflow_names import VERSION_PREPARATION
+    from core.messages import FunctionRef, Preparation, PreparationFailure, Woken
+    from core.temporal.names import VERSION_PREPARATION
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 

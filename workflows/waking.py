@@ -7,8 +7,8 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.registry import RegistryActivities
-    from core.steps import LostWaiters
-    from core.workflow_names import WAKE_SIGNAL
+    from core.messages import LostWaiters
+    from core.temporal.names import WAKE_SIGNAL
     from workflows.policies import REGISTRY_CALL
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from core.contract.base import ContractModel, EpochSeconds, ErrorText, ProgressObject, ValueText
 from core.contract.functions import ExecutionSpec, ResourceSpec
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
-from core.lifecycle import Cause, FunctionStatus, Outcome, WorkerStatus
+from core.states import Cause, FunctionStatus, Outcome, WorkerStatus
 
 
 class ExecutionTemporaryResult(ContractModel):

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from core.contract.base import ContractModel, NameText, at_least, at_most, non_negative, positive
 from core.contract.workers import PreparedFunctionDetails
-from core.lifecycle import FunctionStatus, PreparationStatus
+from core.states import FunctionStatus, PreparationStatus
 
 
 class ResourceSpec(ContractModel):

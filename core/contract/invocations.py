@@ -4,7 +4,7 @@ from core.contract.base import CleanText, ContractModel, EpochSeconds, ValueText
 from core.contract.executions import ExecutionSummary
 from core.contract.functions import ExecutionSpec, ResourceSpec
 from core.contract.workers import PreparedFunctionDetails
-from core.lifecycle import FunctionStatus, InvocationStatus, Phase
+from core.states import FunctionStatus, InvocationStatus, Phase
 
 
 class ParentInvocationDefinition(ContractModel):

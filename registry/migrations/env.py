@@ -1,16 +1,16 @@
 """Alembic's environment: one transaction per migration, and no waiting for locks without end.
 
-`registry.migrate` hands a connection over. Run by `alembic revision --autogenerate` there is none,
-and the settings say where Postgres is.
+`registry.database.migrate` hands a connection over. Run by `alembic revision --autogenerate` there
+is none, and the settings say where Postgres is.
 """
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
 
 from core.settings import RegistrySettings, load
-from registry.engine import registry_url
-from registry.migrate import LOCK_TIMEOUT, STATEMENT_TIMEOUT
-from registry.tables import Base
+from registry.database.engine import registry_url
+from registry.database.migrate import LOCK_TIMEOUT, STATEMENT_TIMEOUT
+from registry.database.tables import Base
 
 
 def _run(connection: Connection) -> None:

@@ -4,14 +4,18 @@ This module stays light: every worker imports it before the user's function runs
 callers need is imported when it is first asked for.
 """
 
-from control_plane.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
+from control_plane._inside.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from control_plane.async_client import AsyncClient
-    from control_plane.client import Client
-    from control_plane.context import Current, current
-    from control_plane.decorator import DefinedFunction, function
+    from control_plane._call.functions import Function
+    from control_plane._call.invocation import Invocation
+    from control_plane._define.decorator import DefinedFunction, function
+    from control_plane._define.local_call import call_local
+    from control_plane._http.async_client import AsyncClient
+    from control_plane._http.client import Client
+    from control_plane._inside.context import Current, current
+    from control_plane._inside.progress_report import progress
     from control_plane.errors import (
         ApiError,
         AuthenticationError,
@@ -30,10 +34,6 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         WaitTimeoutError,
     )
-    from control_plane.functions import Function
-    from control_plane.invocation import Invocation
-    from control_plane.local import call_local
-    from control_plane.mailbox import progress
 
 __all__ = [
     "ApiError",
@@ -70,16 +70,16 @@ __all__ = [
 # No module may bear the name of something that is given here: when it is imported, Python would put
 # it in that thing's place.
 _MODULES = {
-    "AsyncClient": "async_client",
-    "Client": "client",
-    "Current": "context",
-    "DefinedFunction": "decorator",
-    "Function": "functions",
-    "Invocation": "invocation",
-    "call_local": "local",
-    "current": "context",
-    "function": "decorator",
-    "progress": "mailbox",
+    "AsyncClient": "_http.async_client",
+    "Client": "_http.client",
+    "Current": "_inside.context",
+    "DefinedFunction": "_define.decorator",
+    "Function": "_call.functions",
+    "Invocation": "_call.invocation",
+    "call_local": "_define.local_call",
+    "current": "_inside.context",
+    "function": "_define.decorator",
+    "progress": "_inside.progress_report",
 }
 
 

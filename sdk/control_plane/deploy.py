@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from control_plane import calls
-from control_plane.bundle import Bundle, make_bundle
-from control_plane.client import Client
-from control_plane.discovery import discover
+from control_plane._deploy.bundle import Bundle, make_bundle
+from control_plane._deploy.discovery import discover
+from control_plane._http import requests
+from control_plane._http.client import Client
 from control_plane.errors import ConflictError, ControlPlaneError
 from control_plane.models import Version
 
@@ -115,7 +115,7 @@ def deploy(
     report("register", "")
     definition = {"default_docker_image": image, "functions": found.functions}
     # If the first answer was lost there are two versions, and nobody calls the first one.
-    version = client.run(calls.create_version(project, definition, repeatable=True))
+    version = client.run(requests.create_version(project, definition, repeatable=True))
     report("register", version.version_id)
     version = _wait(client, version, seconds=wait_seconds, report=report)
     return Deployment(
@@ -148,7 +148,7 @@ def _upload(client: Client, bundle: Bundle, *, project: str, report: Report) -> 
         Also what `Client` raises.
     """
     report("upload", "")
-    announced = client.run(calls.announce_bundle(project, bundle.manifest))
+    announced = client.run(requests.announce_bundle(project, bundle.manifest))
     if announced.digest != bundle.digest:
         raise DeploymentError(
             "The server gives the code bundle another digest: library and server do not fit "
@@ -156,7 +156,7 @@ def _upload(client: Client, bundle: Bundle, *, project: str, report: Report) -> 
         )
     sent = 0
     for batch in _batches(bundle.read(set(announced.missing_pieces))):
-        client.run(calls.upload_pieces(project, bundle.digest, batch))
+        client.run(requests.upload_pieces(project, bundle.digest, batch))
         sent += sum(len(content) for _, content in batch)
         report("upload", size_text(sent))
     if not announced.missing_pieces:

@@ -1,7 +1,7 @@
 """What may go wrong when one talks to a control plane.
 
 Everything that this library raises on its own account derives from `ControlPlaneError`. What stops
-a function inside its worker does not: see `control_plane.interruption`.
+a function inside its worker does not: see `control_plane._inside.interruption`.
 """
 
 TYPE_CHECKING = False

@@ -12,15 +12,15 @@ from fastapi import FastAPI
 from temporalio.client import Client
 
 from api.app import create_app
-from core.dispatch import Dispatcher
 from core.settings import ApiSettings, RegistrySettings
+from core.temporal.dispatch import Dispatcher
 from registry.changes import Changes
-from registry.engine import Registry
-from tests.api.helpers import Api
-from tests.e2e.processes import Program
-from tests.e2e.stack import environment_for
-from tests.harness import API_KEY, STANDARD, TOKENS, UI_URL
-from tests.servers import Addresses
+from registry.database.engine import Registry
+from tests.support.api import Api
+from tests.support.harness import API_KEY, STANDARD, TOKENS, UI_URL
+from tests.support.servers import Addresses
+from tests.support.stack.processes import Program
+from tests.support.stack.stack import environment_for
 
 
 @pytest.fixture

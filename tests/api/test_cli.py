@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from core.settings import RegistrySettings
-from registry.migrate import drop_all_tables
-from tests.harness import eventually
-from tests.servers import connect, environment_of
+from registry.database.migrate import drop_all_tables
+from tests.support.harness import eventually
+from tests.support.servers import connect, environment_of
 
 START = "from api.cli import api; api()"
 
@@ -123,7 +123,7 @@ async def test_an_unknown_provisioner_is_exit_2_with_the_names_there_are(
 
 async def test_help_imports_nothing_heavy(registry_settings: RegistrySettings) -> None:
     code = (
-        "import sys, json, api.cli, registry.cli, worker.cli, standalone.cli;"
+        "import sys, json, api.cli, runtime.migrate_command, worker.cli, standalone.cli;"
         "print(json.dumps([m for m in ('fastapi', 'sqlalchemy', 'temporalio', 'alembic')"
         " if m in sys.modules]))"
     )

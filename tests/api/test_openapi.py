@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV30SpecValidator
 import core.errors
 from api.app import PUBLIC_PATHS, create_app_without_context
 from api.cli import openapi
-from tests.api.helpers import Api
+from tests.support.api import Api
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 

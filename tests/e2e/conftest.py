@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.settings import RegistrySettings
-from tests.e2e.stack import Stack, environment_for
-from tests.servers import TEMPLATE_DATABASE, Addresses, fresh_database
-
-PROJECT = Path(__file__).parent / "project"
+from tests.support.servers import TEMPLATE_DATABASE, Addresses, fresh_database
+from tests.support.stack.stack import Stack, environment_for
 
 
 @pytest.fixture(scope="session")

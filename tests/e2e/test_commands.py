@@ -10,9 +10,9 @@ import pytest
 from psycopg import sql
 
 from core.settings import RegistrySettings
-from tests.e2e.processes import Program, one_line, run
-from tests.e2e.stack import environment_for
-from tests.servers import Addresses, connect, environment_of, fresh_database
+from tests.support.servers import Addresses, connect, environment_of, fresh_database
+from tests.support.stack.processes import Program, one_line, run
+from tests.support.stack.stack import environment_for
 
 SERVER_COMMANDS = ("api", "worker")
 

@@ -24,12 +24,13 @@ import pytest
 from psycopg.rows import class_row
 
 from core.settings import RegistrySettings
-from provisioners.process_pids import open_pidfd, send
-from tests.e2e.caller import Version
-from tests.e2e.stack import Stack
-from tests.harness import function_spec
-from tests.intervals import most_at_once
-from tests.servers import connect
+from provisioners.process.identity import open_pidfd, send
+from tests.support.harness import function_spec
+from tests.support.intervals import most_at_once
+from tests.support.servers import connect
+from tests.support.stack import limited_worker
+from tests.support.stack.caller import Version
+from tests.support.stack.stack import Stack
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def test_never_more_workers_than_the_limit_whoever_is_killed(
     """INV-11 to INV-13: at most five at once, in order of arrival, and all end."""
     folder = tmp_path / "project"
     folder.mkdir()
-    program = Path(__file__).with_name("limited_worker.py")
+    program = Path(limited_worker.__file__)
     command = [sys.executable, "-I", "-S", str(program)]
     (folder / "control-plane.toml").write_text(f"command = {json.dumps(command)}\n")
     marks = tmp_path / "marks"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from control_plane import Client, Function, InvocationFailedError
 
-from tests.e2e.processes import COMMAND, Json
-from tests.e2e.stack import API_KEY, Stack
+from tests.support.stack.processes import COMMAND, Json
+from tests.support.stack.stack import API_KEY, Stack
 
 WriteProject = Callable[[dict[str, str]], Path]
 

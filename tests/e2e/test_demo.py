@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Program, run, until_no_process_mentions
+from tests.support.stack.processes import Program, run, until_no_process_mentions
 
 
 def test_the_demo_shows_how_every_call_ended(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from control_plane.bundle import make_bundle
+from control_plane._deploy.bundle import make_bundle
 
-from tests.e2e.caller import Version
-from tests.e2e.processes import Json, one_line, run
-from tests.e2e.stack import API_KEY, Stack
-from tests.wheels import TINY, WHEEL
+from tests.support.stack.caller import Version
+from tests.support.stack.processes import Json, one_line, run
+from tests.support.stack.stack import API_KEY, Stack
+from tests.support.wheels import TINY, WHEEL
 
 WriteProject = Callable[[dict[str, str]], Path]
 

@@ -13,16 +13,16 @@ import httpx
 import pytest
 
 from core.settings import RegistrySettings
-from standalone.ports import free_port
-from tests.e2e.caller import Caller
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import Json, Program, one_line, run, wait_for
-from tests.e2e.stack import environment_for
-from tests.harness import function_spec
-from tests.provisioners.example_server import ExampleServer
-from tests.servers import Addresses, connect, fresh_database
+from standalone.servers.ports import free_port
+from tests.support.harness import function_spec
+from tests.support.provisioners.example_server import ExampleServer
+from tests.support.repository import ROOT
+from tests.support.servers import Addresses, connect, fresh_database
+from tests.support.stack.caller import Caller
+from tests.support.stack.processes import Json, Program, one_line, run, wait_for
+from tests.support.stack.stack import PROJECT, environment_for
 
-ENVIRONMENT = Path(__file__).parents[2] / "environment"
+ENVIRONMENT = ROOT / "environment"
 KEY = "butterflyburger"
 LOOP = ("loop", "--provisioner=dev", "--create-tables", "--delete-tables")
 API = ("api", "--provisioner=dev")

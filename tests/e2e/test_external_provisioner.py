@@ -9,14 +9,13 @@ from threading import Event
 import pytest
 
 from core.settings import RegistrySettings
-from tests.e2e.caller import Version
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import wait_for
-from tests.e2e.stack import Stack, environment_for
-from tests.harness import function_spec
-from tests.provisioners.example_server import KEY, ExampleServer
-from tests.provisioners.http_peer import Answer, Call, HttpPeer, forwarding_to
-from tests.servers import TEMPLATE_DATABASE, Addresses, fresh_database
+from tests.support.harness import function_spec
+from tests.support.provisioners.example_server import KEY, ExampleServer
+from tests.support.provisioners.http_peer import Answer, Call, HttpPeer, forwarding_to
+from tests.support.servers import TEMPLATE_DATABASE, Addresses, fresh_database
+from tests.support.stack.caller import Version
+from tests.support.stack.processes import wait_for
+from tests.support.stack.stack import PROJECT, Stack, environment_for
 
 
 class ExternalStack(Stack):

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caller import Version
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import Json, processes_that_mention, until_no_process_mentions, wait_for
-from tests.e2e.stack import Stack
-from tests.harness import function_spec
+from tests.support.repository import ROOT
+from tests.support.harness import function_spec
+from tests.support.stack.caller import Version
+from tests.support.stack.processes import (
+    Json,
+    processes_that_mention,
+    until_no_process_mentions,
+    wait_for,
+)
+from tests.support.stack.stack import PROJECT, Stack
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +168,7 @@ def test_a_missing_folder_fails_all_its_invocations_with_the_reason(
 
 def test_a_worker_in_another_language(stack: Stack) -> None:
     """The example with a shell script in place of the Python runner."""
-    example = Path(__file__).parents[2] / "examples" / "shell_worker"
+    example = ROOT / "examples" / "shell_worker"
     call = stack.caller.deploy(example, function_spec("anything")).invoke("anything")
     assert call.result() == "done by a shell script"
     (execution,) = call.get()["executions"]

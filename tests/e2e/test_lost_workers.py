@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import Json, processes_that_mention, wait_for
-from tests.e2e.stack import Stack
-from tests.harness import function_spec
+from tests.support.harness import function_spec
+from tests.support.stack.processes import Json, processes_that_mention, wait_for
+from tests.support.stack.stack import PROJECT, Stack
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import COMMAND, Program, run, until_no_process_mentions
-from tests.e2e.stack import API_KEY, Stack, end_workers
+from tests.support.stack.processes import COMMAND, Program, run, until_no_process_mentions
+from tests.support.stack.stack import API_KEY, Stack, end_workers
 
 WriteProject = Callable[[dict[str, str]], Path]
 

@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from core.settings import RegistrySettings
-from tests.e2e.caller import Invocation
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import processes_that_mention, until_no_process_mentions, wait_for
-from tests.e2e.rolling import Client, Pairs, load
-from tests.e2e.stack import API_KEY, Stack, environment_for
-from tests.harness import function_spec
-from tests.servers import Addresses
+from tests.support.harness import function_spec
+from tests.support.servers import Addresses
+from tests.support.stack.caller import Invocation
+from tests.support.stack.processes import (
+    processes_that_mention,
+    until_no_process_mentions,
+    wait_for,
+)
+from tests.support.stack.rolling import Client, Pairs, load
+from tests.support.stack.stack import API_KEY, PROJECT, Stack, environment_for
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""

@@ -10,15 +10,14 @@ import httpx
 import pytest
 
 from core.settings import RegistrySettings
-from core.temporal import SEARCH_ATTRIBUTES
-from standalone.ports import free_port
-from standalone.temporal_server import TemporalDevServer
-from tests.e2e.caller import Invocation, Version
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import until_no_process_mentions, wait_for
-from tests.e2e.stack import Stack, environment_for
-from tests.harness import function_spec
-from tests.servers import Addresses, connect
+from core.temporal.client import SEARCH_ATTRIBUTES
+from standalone.servers.ports import free_port
+from standalone.servers.temporal import TemporalDevServer
+from tests.support.harness import function_spec
+from tests.support.servers import Addresses, connect
+from tests.support.stack.caller import Invocation, Version
+from tests.support.stack.processes import until_no_process_mentions, wait_for
+from tests.support.stack.stack import PROJECT, Stack, environment_for
 
 GREETING = "Hello, world!"
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import wait_for
-from tests.e2e.stack import API_KEY, Stack
+from tests.support.repository import ROOT
+from tests.support.stack.processes import wait_for
+from tests.support.stack.stack import API_KEY, Stack
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 URL, KEY_FILE = "http://127.0.0.1:5000", "/var/tmp/control-plane-tour/api-key"  # noqa: S108 - compared
 NOT_RUN = ("cd ", "control-plane up", "control-plane run", "echo ")
 

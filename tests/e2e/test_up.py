@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from standalone.ports import free_ports
 from standalone.running_server import running_server
-from tests.e2e.caller import Caller, Invocation
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import (
+from standalone.servers.ports import free_ports
+from tests.support.harness import function_spec
+from tests.support.stack.caller import Caller, Invocation
+from tests.support.stack.processes import (
     COMMAND,
     Program,
     one_line,
@@ -25,8 +25,7 @@ from tests.e2e.processes import (
     until_no_process_mentions,
     wait_for,
 )
-from tests.e2e.stack import end_workers
-from tests.harness import function_spec
+from tests.support.stack.stack import PROJECT, end_workers
 
 NOBODY = 65534
 

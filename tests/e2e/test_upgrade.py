@@ -14,12 +14,12 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from core.settings import RegistrySettings
-from registry.migrate import MIGRATIONS, alembic_config
-from tests.e2e.processes import Program, wait_for
-from tests.e2e.rolling import Client, load
-from tests.e2e.stack import API_KEY, environment_for
-from tests.harness import STANDARD
-from tests.servers import Addresses, connect, environment_of
+from registry.database.migrate import MIGRATIONS, alembic_config
+from tests.support.harness import STANDARD
+from tests.support.servers import Addresses, connect, environment_of
+from tests.support.stack.processes import Program, wait_for
+from tests.support.stack.rolling import Client, load
+from tests.support.stack.stack import API_KEY, environment_for
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def upgrade():
     op.add_column({table!r}, sa.Column("mood", sa.Text, nullable=False, server_default="good"))
 """
 AN_INDEX = """
-from registry.concurrent_index import create_index_concurrently
+from registry.database.concurrent_index import create_index_concurrently
 revision, down_revision = "next", {before!r}
 def upgrade():
     create_index_concurrently("ix_invocations_mood", "invocations (mood)")
@@ -41,12 +41,12 @@ def upgrade():
 MIGRATE = """
 import sys
 from pathlib import Path
-import registry.migrate
-from core.logging import configure_logging
+import registry.database.migrate
+from runtime.logging import configure_logging
 from core.settings import RegistrySettings, load
 configure_logging()
-registry.migrate.MIGRATIONS = Path(sys.argv[1])
-registry.migrate.upgrade(load(RegistrySettings))
+registry.database.migrate.MIGRATIONS = Path(sys.argv[1])
+registry.database.migrate.upgrade(load(RegistrySettings))
 """
 
 

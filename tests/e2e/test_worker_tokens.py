@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.caller import Caller, Invocation, Version
-from tests.e2e.conftest import PROJECT
-from tests.e2e.processes import Json
-from tests.e2e.stack import API_KEY, Stack
-from tests.harness import function_spec
+from tests.support.harness import function_spec
+from tests.support.stack.caller import Caller, Invocation, Version
+from tests.support.stack.processes import Json
+from tests.support.stack.stack import API_KEY, PROJECT, Stack
 
 
 @dataclass(frozen=True)

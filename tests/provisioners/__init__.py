@@ -1,3 +1,3 @@
 import pytest
 
-pytest.register_assert_rewrite("tests.provisioners.conformance")
+pytest.register_assert_rewrite("provisioners.conformance")

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioners.external import ExternalProvisioner
-from tests.provisioners.asking import provisioner_at
-from tests.provisioners.http_peer import HttpPeer
-from tests.provisioners.process_backend import DEPLOYMENT, ProcessBackend
-from tests.provisioners.warm_backend import WarmBackend
+from provisioners.external.provisioner import ExternalProvisioner
+from tests.support.provisioners.asking import provisioner_at
+from tests.support.provisioners.http_peer import HttpPeer
+from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+from tests.support.provisioners.warm_backend import WarmBackend
 
 
 @pytest.fixture

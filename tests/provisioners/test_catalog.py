@@ -6,7 +6,7 @@ import pytest
 
 from core.provisioner_kinds import UnknownProvisionerError, find_kind, installed_kinds
 from provisioners.catalog import load_provisioner_class
-from provisioners.process import ProcessProvisioner
+from provisioners.process.provisioner import ProcessProvisioner
 
 _MODULE = "a_plugin_of_the_catalog_tests"
 
@@ -20,12 +20,12 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (information / "entry_points.txt").write_text(
         "[control_plane.provisioners]\n"
         f"Good = {_MODULE}:Good\n"
-        "alias = provisioners.process:ProcessProvisioner\n"
+        "alias = provisioners.process.provisioner:ProcessProvisioner\n"
         "missing = no_such_module_anywhere:Provisioner\n"
         "wrong = pathlib:Path\n"
     )
     (tmp_path / f"{_MODULE}.py").write_text(
-        "from provisioners.process import ProcessProvisioner\n"
+        "from provisioners.process.provisioner import ProcessProvisioner\n"
         "class Good(ProcessProvisioner):\n"
         "    kind = 'good'\n"
     )

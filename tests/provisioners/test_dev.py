@@ -17,8 +17,8 @@ from provisioners.base import (
     WorkerRequest,
 )
 from provisioners.catalog import load_provisioner_class
+from provisioners.conformance import new_execution_id
 from provisioners.dev import DevProvisioner
-from tests.provisioners.conformance import new_execution_id
 
 LAG = 5
 SMALL = ResourceSpec(virtual_cpus=1, memory_gbs=0.5)

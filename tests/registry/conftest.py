@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from registry.changes import Changes
-from registry.engine import Registry
-from tests.harness import heard
+from registry.database.engine import Registry
+from tests.support.harness import heard
 
 
 @pytest.fixture

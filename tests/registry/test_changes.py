@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from core.settings import RegistrySettings
 from registry.changes import Changes, announce
-from registry.engine import Registry
-from tests.harness import eventually, eventually_true, heard
-from tests.registry.test_queries import statements_of
+from registry.database.engine import Registry
+from tests.registry.queries.test_queries import statements_of
+from tests.support.harness import eventually, eventually_true, heard
 
 _LISTENERS = text(
     "SELECT pid FROM pg_stat_activity"

@@ -12,12 +12,12 @@ from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 
 from core.clock import utc_now
 from core.ids import InvocationId, VersionId, run_id_of_execution
-from core.queues import control_queue, provisioner_queue
-from core.steps import InvocationCall
-from core.workflow_names import PROJECT_DELETION
+from core.messages import InvocationCall
+from core.temporal.names import PROJECT_DELETION
+from core.temporal.queues import control_queue, provisioner_queue
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
-from registry.invocations import create_invocation
-from tests.harness import (
+from registry.queries.invocations import create_invocation
+from tests.support.harness import (
     LIMITED,
     RETRYABLE,
     STANDARD,

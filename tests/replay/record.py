@@ -12,12 +12,12 @@ import uuid
 from temporalio.client import Client
 
 from core.settings import TemporalSettings
-from core.temporal import connect
-from registry.engine import Registry
-from tests.harness import running_control_plane
+from core.temporal.client import connect
+from registry.database.engine import Registry
 from tests.replay.cases import CASES, INVOCATIONS, Case, until_closed
 from tests.replay.history_files import HISTORIES, write_history
-from tests.servers import TEMPLATE_DATABASE, Servers, fresh_database
+from tests.support.harness import running_control_plane
+from tests.support.servers import TEMPLATE_DATABASE, Servers, fresh_database
 
 
 async def record(case: Case, client: Client, registry: Registry, *, again: bool) -> None:

@@ -1,63 +1,26 @@
-"""Real workers (subprocesses that run the runner) and the API they talk to."""
+"""The library over a real stack: API and Temporal worker as processes, workers as processes."""
 
-import sys
-import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from control_plane._http.client import Client
 
-from tests.sdk.peer import Peer
-from tests.sdk.workers import SDK, StartWorker, Worker, environment_of
+from tests.e2e.conftest import stack
+from tests.support.stack.stack import API_KEY, Stack
 
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
+__all__ = ["stack"]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    return folder
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.caller.url, API_KEY) as client:
+        yield client
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A folder that shows workers the SDK and nothing beside it."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "control_plane").symlink_to(SDK / "control_plane")
-    return home
-
-
-@pytest.fixture
-def start_worker(peer: Peer, project: Path, home: Path) -> Iterator[StartWorker]:
-    """Start the runner on code that is written to the project's main.py."""
-    workers: list[Worker] = []
-
-    def start(
-        code: str | None = None,
-        function: str = "run",
-        *,
-        arguments: list[str] | None = None,
-        environment: dict[str, str] | None = None,
-    ) -> Worker:
-        if code is not None:
-            (project / "main.py").write_text(textwrap.dedent(code), encoding="utf-8")
-        script = str(home / "control_plane" / "runner" / "__main__.py")
-        worker = Worker(
-            [sys.executable, *(arguments or ["-I", "-S", script])],
-            environment=environment or environment_of(peer, function),
-            folder=project,
-        )
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.process.kill()
-        worker.process.wait()
+@pytest.fixture(params=["httpx", "standard library"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which requests are carried."""
+    kind = str(request.param)
+    if kind != "httpx":
+        monkeypatch.setattr("control_plane._http.transports.find_httpx", lambda: None)
+    return kind

@@ -7,7 +7,7 @@ running is tested in test_invocation.py; one of a waiter for a slot in test_wait
 from temporalio.api.enums.v1 import EventType
 
 from provisioners.base import ProvisionerError
-from tests.harness import (
+from tests.support.harness import (
     LIMITED,
     RETRYABLE,
     STANDARD,

@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client
 
 from core.ids import InvocationId, VersionId
-from core.lifecycle import Outcome
 from core.settings import RegistrySettings
+from core.states import Outcome
 from provisioners.dev import DevProvisioner
-from registry.engine import Registry
-from registry.executions import ExecutionPath, finish_execution
-from tests.harness import (
+from registry.database.engine import Registry
+from registry.queries.executions import ExecutionPath, finish_execution
+from tests.support.harness import (
     RETRYABLE,
     STANDARD,
     ControlPlane,

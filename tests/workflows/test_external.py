@@ -11,17 +11,18 @@ from temporalio.testing import ActivityEnvironment
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
 from core.ids import ExecutionId, FunctionId, InvocationId
-from core.lifecycle import WorkerStatus
-from core.steps import OpenRequest, WorkerExit, WorkerRef
+from core.messages import OpenRequest, WorkerExit, WorkerRef
+from core.states import WorkerStatus
 from provisioners.base import ProvisionerError
-from registry.engine import Registry
-from registry.invocations import create_invocation
-from registry.lifecycle import open_execution
-from registry.preparation import record_prepared
-from registry.projects import create_project
-from registry.tables import Execution
-from registry.versions import create_version
-from tests.harness import (
+from provisioners.conformance import new_execution_id
+from registry.database.engine import Registry
+from registry.database.tables import Execution
+from registry.queries.invocations import create_invocation
+from registry.queries.projects import create_project
+from registry.queries.versions import create_version
+from registry.transitions.executions import open_execution
+from registry.transitions.preparation import record_prepared
+from tests.support.harness import (
     STANDARD,
     TOKENS,
     ControlPlane,
@@ -30,9 +31,8 @@ from tests.harness import (
     function_spec,
     running_control_plane,
 )
-from tests.provisioners.asking import provisioner_at
-from tests.provisioners.conformance import new_execution_id
-from tests.provisioners.http_peer import Answer, Call, HttpPeer
+from tests.support.provisioners.asking import provisioner_at
+from tests.support.provisioners.http_peer import Answer, Call, HttpPeer
 
 
 class Workers:

@@ -11,7 +11,7 @@ from temporalio.exceptions import CancelledError
 
 from core.ids import run_id_of_execution
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
-from tests.harness import (
+from tests.support.harness import (
     LIMITED,
     RETRYABLE,
     STANDARD,

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from registry.engine import Registry
-from registry.migrate import upgrade
-from standalone.postgres import EmbeddedPostgres
-from tests.e2e.processes import children_of
-from tests.harness import LIMITED, ControlPlane, eventually, running_control_plane
-from tests.servers import Addresses, registry_settings
+from registry.database.engine import Registry
+from registry.database.migrate import upgrade
+from standalone.servers.postgres import EmbeddedPostgres
+from tests.support.harness import LIMITED, ControlPlane, eventually, running_control_plane
+from tests.support.servers import Addresses, registry_settings
+from tests.support.stack.processes import children_of
 
 
 @pytest.fixture

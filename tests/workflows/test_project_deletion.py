@@ -9,15 +9,14 @@ from sqlalchemy import func, select
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from core.ids import ProjectId
-from core.lifecycle import InvocationStatus, Phase, QueueReason
-from core.steps import CloseRequest
-from core.workflow_names import deletion_workflow_id
-from registry.engine import Registry
-from registry.lifecycle import close_execution
-from registry.projects import get_project
-from registry.tables import Execution, Invocation
-from tests.fakes import ScriptedProvisioner
-from tests.harness import (
+from core.messages import CloseRequest
+from core.states import InvocationStatus, Phase, QueueReason
+from core.temporal.names import deletion_workflow_id
+from registry.database.engine import Registry
+from registry.database.tables import Execution, Invocation
+from registry.queries.projects import get_project
+from registry.transitions.executions import close_execution
+from tests.support.harness import (
     STANDARD,
     ControlPlane,
     eventually,
@@ -25,6 +24,7 @@ from tests.harness import (
     function_spec,
     running_control_plane,
 )
+from tests.support.scripted_provisioner import ScriptedProvisioner
 
 SHOP = "/projects/shop"
 EMPTY_VERSION = {"default_docker_image": "i", "functions": []}

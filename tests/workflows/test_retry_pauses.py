@@ -5,7 +5,7 @@ from datetime import datetime
 from temporalio.client import WorkflowExecutionStatus
 
 from core.ids import run_id_of_execution
-from tests.harness import ControlPlane, Json, eventually, function_spec
+from tests.support.harness import ControlPlane, Json, eventually, function_spec
 
 
 def with_pauses(spec: Json, **pauses: float) -> Json:

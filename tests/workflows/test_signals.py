@@ -6,7 +6,7 @@ is read from the records of what has happened once everything is over: no waitin
 
 from functools import partial
 
-from tests.harness import (
+from tests.support.harness import (
     STANDARD,
     ControlPlane,
     RunningExecution,

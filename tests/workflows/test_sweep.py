@@ -16,17 +16,17 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
 from core.clock import utc_now
-from core.dispatch import Dispatcher
-from core.lifecycle import Phase
+from core.messages import SweepRequest
 from core.settings import RegistrySettings, TemporalSettings
-from core.steps import SweepRequest
-from core.temporal import SEARCH_ATTRIBUTES, connect
-from core.workflow_names import WAKE_SIGNAL
-from core.workflow_states import WorkflowStates
-from registry.engine import Registry
-from registry.tables import Execution, Function, Invocation
-from standalone.temporal_server import TemporalDevServer
-from tests.harness import (
+from core.states import Phase
+from core.temporal.client import SEARCH_ATTRIBUTES, connect
+from core.temporal.dispatch import Dispatcher
+from core.temporal.names import WAKE_SIGNAL
+from core.temporal.states import WorkflowStates
+from registry.database.engine import Registry
+from registry.database.tables import Execution, Function, Invocation
+from standalone.servers.temporal import TemporalDevServer
+from tests.support.harness import (
     LIMITED,
     RETRYABLE,
     STANDARD,
@@ -35,7 +35,7 @@ from tests.harness import (
     eventually,
     running_control_plane,
 )
-from tests.workflows.sweeping import (
+from tests.support.sweeping import (
     NOTHING,
     id_of,
     insert_row,

@@ -7,10 +7,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from core.clock import utc_now
 from core.ids import run_id_of_execution
-from core.lifecycle import Phase
-from registry.engine import Registry
-from registry.tables import Invocation
-from tests.harness import (
+from core.states import Phase
+from registry.database.engine import Registry
+from registry.database.tables import Invocation
+from tests.support.harness import (
     LIMITED,
     RETRYABLE,
     STANDARD,
@@ -19,7 +19,7 @@ from tests.harness import (
     eventually,
     eventually_true,
 )
-from tests.workflows.sweeping import (
+from tests.support.sweeping import (
     NOTHING,
     fail_once,
     id_of,

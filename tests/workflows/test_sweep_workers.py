@@ -13,25 +13,25 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
 from core.clock import utc_now
-from core.dispatch import Dispatcher
 from core.ids import ExecutionId, InvocationId, VersionId
-from core.lifecycle import WorkerStatus
-from core.steps import SweepRequest
-from core.workflow_states import WorkflowStates
+from core.messages import SweepRequest
+from core.states import WorkerStatus
+from core.temporal.dispatch import Dispatcher
+from core.temporal.states import WorkflowStates
 from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
-from provisioners.process import ProcessProvisioner
-from provisioners.process_config import ProcessProvisionerConfig
-from registry.engine import Registry
-from registry.tables import Execution, Invocation
-from tests.fakes import ScriptedProvisioner, ScriptedWorker
-from tests.harness import (
+from provisioners.process.config import ProcessProvisionerConfig
+from provisioners.process.provisioner import ProcessProvisioner
+from registry.database.engine import Registry
+from registry.database.tables import Execution, Invocation
+from tests.support.harness import (
     RETRYABLE,
     STANDARD,
     ControlPlane,
     eventually,
     running_control_plane,
 )
-from tests.workflows.sweeping import (
+from tests.support.scripted_provisioner import ScriptedProvisioner, ScriptedWorker
+from tests.support.sweeping import (
     NOTHING,
     id_of,
     insert_row,

@@ -12,8 +12,8 @@ from temporalio.client import Client
 
 from core.settings import WorkerSettings
 from provisioners.base import Exited, UnrecoverableProvisioningError
-from registry.engine import Registry
-from tests.harness import (
+from registry.database.engine import Registry
+from tests.support.harness import (
     LIMITED,
     STANDARD,
     ControlPlane,

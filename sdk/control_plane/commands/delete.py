@@ -13,7 +13,7 @@ from control_plane.commands.output import is_terminal, json_option, print_json, 
 from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
 
 _PAUSE_SECONDS = 0.5
 

@@ -15,7 +15,7 @@ import click
 from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.deploy import Deployment, Report, Stage
 
 _TITLES = {

@@ -37,7 +37,7 @@ from control_plane.commands.server import server_options
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.commands.tree import Node, Tree
     from control_plane.models import Execution, FunctionInfo, InvocationInfo
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from control_plane.arguments import check_length
+from control_plane._call.arguments import check_length
 from control_plane.commands.exits import EPILOG
 from control_plane.commands.names import complete_function, complete_project
 from control_plane.commands.output import json_option, print_json
 from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
 
 
 @click.command(epilog=EPILOG, short_help="Call a function and print its result.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Final
 
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.models import FunctionInfo, InvocationSummary, Version
 
 

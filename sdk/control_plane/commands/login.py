@@ -14,7 +14,7 @@ from control_plane.commands.names import complete_profile
 from control_plane.commands.output import is_terminal, json_option, print_json, remark
 
 if TYPE_CHECKING:
-    from control_plane.profiles import Profile
+    from control_plane._http.profiles import Profile
 
 _USUAL_URL = "http://127.0.0.1:5000"
 _USUAL_NAME = "default"
@@ -44,8 +44,8 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
     and the key with --key-file, CONTROL_PLANE_API_KEY, or on standard input. Both are tried
     before they are written down. The server becomes the default one.
     """
-    from control_plane.client import Client
-    from control_plane.profiles import (
+    from control_plane._http.client import Client
+    from control_plane._http.profiles import (
         KEY_VARIABLE,
         URL_VARIABLE,
         Profile,
@@ -106,7 +106,7 @@ def _read_key(key_file: str | None) -> str:
 @json_option
 def logout(*, name: str | None, as_json: bool) -> None:
     """Forget the profile NAME, or the default one, with its key."""
-    from control_plane.profiles import load_profiles, save_profiles
+    from control_plane._http.profiles import load_profiles, save_profiles
 
     with told_plainly():
         profiles = load_profiles()

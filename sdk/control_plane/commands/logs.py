@@ -14,7 +14,7 @@ from control_plane.commands.output import json_option, remark
 from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.commands.watching import Line
     from control_plane.models import Execution, InvocationInfo
 

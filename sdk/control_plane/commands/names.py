@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
 
 _SECONDS = 1.5
 _MOST = 500
@@ -40,7 +40,7 @@ def complete_profile(_: click.Context, __: click.Parameter, incomplete: str) -> 
     """Give the profiles whose names begin so."""
     try:
         # Imported here, so that `--help` is quick.
-        from control_plane.profiles import load_profiles  # noqa: PLC0415 - see above
+        from control_plane._http.profiles import load_profiles  # noqa: PLC0415 - see above
 
         return sorted(name for name in load_profiles().profiles if name.startswith(incomplete))
     except Exception:  # noqa: BLE001 - whatever is wrong, a shell's line is no place to say it
@@ -52,7 +52,7 @@ def _ask(
 ) -> list[str]:
     try:
         # Imported here, so that `--help` is quick.
-        from control_plane.client import Client  # noqa: PLC0415 - see above
+        from control_plane._http.client import Client  # noqa: PLC0415 - see above
 
         given = {name: ctx.params.get(name) for name in ("url", "key", "profile")}
         with Client(**given, timeout=_SECONDS, patience=0.0) as client:

@@ -11,7 +11,7 @@ from control_plane.commands.output import is_terminal, json_option, print_json
 from control_plane.commands.server import server_options
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
 
 
 @click.command("open", short_help="Print a call's address in Temporal's UI.")

@@ -16,7 +16,7 @@ from control_plane.commands.output import Column, json_option, print_json, print
 @click.pass_context
 def profiles(ctx: click.Context, *, as_json: bool) -> None:
     """List the servers that `login` has kept; `profiles use NAME` makes one the default."""
-    from control_plane.profiles import (
+    from control_plane._http.profiles import (
         KEY_VARIABLE,
         PROFILE_VARIABLE,
         URL_VARIABLE,
@@ -61,7 +61,7 @@ def use(*, name: str, as_json: bool) -> None:
     """Make the profile NAME the default."""
     from dataclasses import replace
 
-    from control_plane.profiles import load_profiles, save_profiles
+    from control_plane._http.profiles import load_profiles, save_profiles
 
     with told_plainly():
         found = load_profiles()

@@ -39,7 +39,7 @@ def server_options(command: Callable[..., R]) -> Callable[..., R]:
     ) -> R:
         with told_plainly():
             # Imported here, so that `--help` is quick.
-            from control_plane.client import Client  # noqa: PLC0415 - see above
+            from control_plane._http.client import Client  # noqa: PLC0415 - see above
 
             with Client(url, key, profile=profile) as client, told_plainly(client.url):
                 return command(*args, client=client, **kwargs)

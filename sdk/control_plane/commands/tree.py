@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.models import ChildInvocation
 
 _PAGE = 50

@@ -16,7 +16,7 @@ from control_plane.commands import output
 from control_plane.commands.exits import CommandError, Exit, as_command_error, exit_of_phase
 
 if TYPE_CHECKING:
-    from control_plane.client import Client
+    from control_plane._http.client import Client
     from control_plane.models import Execution, InvocationInfo, InvocationPath
 
 _SHORTEST_PAUSE = 0.1
@@ -306,8 +306,8 @@ def wait_and_end(
 
 def _print_result(info: "InvocationInfo") -> None:
     # Imported here, so that `--help` is quick.
+    from control_plane._call.invocation import result_of
     from control_plane.errors import ControlPlaneError, InvocationFailedError
-    from control_plane.invocation import result_of
 
     try:
         value = result_of(info)

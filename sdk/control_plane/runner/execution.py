@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from types import AsyncGeneratorType, GeneratorType
 
-from control_plane.interruption import Interrupted
+from control_plane._inside.interruption import Interrupted
 from control_plane.runner.report import ReportingEnded
 from control_plane.runner.updates import Updates
 from control_plane.runner.values import InputError, decode_input, encode_output

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from control_plane.interruption import InvocationCancelled
+from control_plane._inside.interruption import InvocationCancelled
 from control_plane.runner.values import escape_surrogates
 
 TYPE_CHECKING = False

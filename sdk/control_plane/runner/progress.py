@@ -3,7 +3,7 @@
 import signal
 import time
 
-from control_plane.mailbox import Mailbox
+from control_plane._inside.progress_report import Mailbox
 from control_plane.runner.streams import say
 from control_plane.runner.transport import NoAnswerError, Transport
 

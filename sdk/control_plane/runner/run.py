@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
-from control_plane.context import Current, enter
-from control_plane.mailbox import open_mailbox
+from control_plane._inside.context import Current, enter
+from control_plane._inside.progress_report import open_mailbox
 from control_plane.runner.execution import Ending, ending_of, execute
 from control_plane.runner.failure import describe, shorten
 from control_plane.runner.identity import EnvironmentIsIncompleteError, Identity

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from control_plane.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
+from control_plane._inside.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,298 @@
+"""Code bundles in the state folder of the process provisioner.
+
+| path | what it is |
+|---|---|
+| `bundles/<digest>/files/` | the files of a bundle, read-only |
+| `bundles/<digest>/used` | touched whenever a worker is about to be started from it |
+| `environments/<key>/` | a virtual environment (`environments`), with a `used` of its own |
+| `lock` | held shared to mark something as used, exclusively to remove what is not |
+
+A folder appears in one step, complete, so nothing here minds a crash, a second call, or a second
+Temporal worker. What no worker was started from for some days is removed; as no call lasts longer
+than one, nobody runs from it any more. It is made again when it is needed.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from core.bundles import BundleFile, BundleIsGoneError, BundleSource, Manifest, is_digest
+from core.ids import VersionId
+from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+from provisioners.code.environments import Environments
+from provisioners.code.project import Project, project_in
+from provisioners.process.ending import delete_tree
+
+_BATCH_BYTES = 4 * 2**20
+_BATCH_PIECES = 500
+_COMPILE_SECONDS = 60.0
+_MODIFIED = 315_532_800
+"""1980 in epoch seconds: the earliest that a zip file can express."""
+_REMEMBERED_SECONDS = 60.0
+"""For so long a failure is told to the other functions of a version, instead of trying again."""
+_SECONDS_BETWEEN_REMOVALS = 3600.0
+
+_log = structlog.get_logger(__name__)
+
+
+_Wanted = tuple[VersionId, str]
+"""A version, and the digest of its bundle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    at: float
+    text: str
+
+
+class BundleFolders:
+    """Makes folders of code bundles, and their environments.
+
+    Args:
+        folder: for the bundles.
+        trash: on the same file system; emptied at the next start.
+        python: the interpreter that workers get.
+        environments: makes the virtual environments.
+        keep_seconds: how long that stays which is not used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        trash: Path,
+        python: Path,
+        environments: Environments,
+        keep_seconds: float,
+    ) -> None:
+        self._folder = folder
+        self._bundles = folder / "bundles"
+        self._trash = trash
+        self._python = python
+        self._environments = environments
+        self._keep_seconds = keep_seconds
+        self._source: BundleSource | None = None
+        # For each version by itself: a bundle may be gone for one whose project was deleted, and
+        # be there for others.
+        self._under_way: dict[_Wanted, asyncio.Task[None]] = {}
+        self._failures: dict[_Wanted, _Failure] = {}
+        self._removed_at = -_SECONDS_BETWEEN_REMOVALS
+
+    def use(self, source: BundleSource) -> None:
+        """Learn where bundles are read."""
+        self._source = source
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def open(self, version_id: VersionId, digest: str) -> Project:
+        """Give the folder of a bundle, with an environment that has its dependencies.
+
+        A caller that is cancelled does not stop what is under way: the next one joins it.
+
+        Raises:
+            UnrecoverableProvisioningError: there is no such bundle, it holds no program, or its
+                dependencies cannot be installed; the text says why.
+            ProvisionerError: it may work later.
+        """
+        if not is_digest(digest):
+            message = f"bundle://{digest} does not name a code bundle: it needs 64 digits"
+            raise UnrecoverableProvisioningError(message)
+        wanted = (version_id, digest)
+        project = await asyncio.to_thread(self.find, digest)
+        while project is None:
+            self._raise_earlier_failure(wanted)
+            task = self._under_way.get(wanted)
+            if task is None:
+                task = asyncio.create_task(self._make(version_id, digest))
+                self._under_way[wanted] = task
+                task.add_done_callback(lambda done: self._is_done(wanted, done))
+            await asyncio.shield(task)
+            project = await asyncio.to_thread(self.find, digest)
+        return project
+
+    def find(self, digest: str) -> Project | None:
+        """Give the folder if it is ready, and mark it as used."""
+        bundle = self._bundles / digest
+        with self._lock(fcntl.LOCK_SH):
+            try:
+                os.utime(bundle / "used")
+            except FileNotFoundError:
+                return None
+            environment = self._environments.find(bundle / "files", digest)
+        if environment is None:
+            return None
+        return project_in(bundle / "files", environment_folder=environment)
+
+    def remove_unused(self) -> None:
+        """Remove what was not used for long; at most once in an hour."""
+        now = time.monotonic()
+        if now - self._removed_at < _SECONDS_BETWEEN_REMOVALS:
+            return
+        self._removed_at = now
+        before = time.time() - self._keep_seconds
+        discarded = []
+        with self._lock(fcntl.LOCK_EX):
+            for entry in [*self._bundles.iterdir(), *self._environments.folder.iterdir()]:
+                if entry.suffix == ".lock":
+                    # Somebody may be waiting for it.
+                    continue
+                with suppress(FileNotFoundError):
+                    # What a killed process has left half-made has no mark.
+                    mark = entry / "used" if (entry / "used").exists() else entry
+                    if mark.stat().st_mtime < before:
+                        target = self._trash / f"{entry.name}-{secrets.token_hex(8)}"
+                        entry.rename(target)
+                        discarded.append(target)
+        for target in discarded:
+            delete_tree(target)
+            _log.info("unused_code_removed", name=target.name)
+
+    def _raise_earlier_failure(self, wanted: _Wanted) -> None:
+        failure = self._failures.get(wanted)
+        if failure is not None and time.monotonic() - failure.at < _REMEMBERED_SECONDS:
+            raise UnrecoverableProvisioningError(failure.text)
+
+    def _is_done(self, wanted: _Wanted, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(wanted, None)
+        # Asking for it also keeps asyncio from complaining when nobody waits any more.
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, UnrecoverableProvisioningError):
+            now = time.monotonic()
+            self._failures = {
+                other: failure
+                for other, failure in self._failures.items()
+                if now - failure.at < _REMEMBERED_SECONDS
+            }
+            self._failures[wanted] = _Failure(at=now, text=str(error))
+
+    async def _make(self, version_id: VersionId, digest: str) -> None:
+        try:
+            await asyncio.to_thread(self.remove_unused)
+            bundle = self._bundles / digest
+            if not await asyncio.to_thread((bundle / "used").exists):
+                await self._materialise(version_id, digest)
+            # Not removed before it is marked again: that takes days.
+            await self._environments.make(bundle / "files", digest)
+        except BundleIsGoneError as error:
+            raise UnrecoverableProvisioningError(str(error)) from error
+        except OSError as error:
+            raise ProvisionerError(f"The code bundle cannot be unpacked: {error}") from error
+
+    async def _materialise(self, version_id: VersionId, digest: str) -> None:
+        if self._source is None:
+            raise UnrecoverableProvisioningError("This Temporal worker has no code bundles")
+        stored = await self._source.open(version_id, digest)
+        fresh = self._bundles / f".{digest}-{secrets.token_hex(8)}"
+        try:
+            files = fresh / "files"
+            await asyncio.to_thread(_make_files, files, stored.manifest)
+            for batch in _batches(stored.manifest):
+                contents = await stored.read({piece for _, piece in batch})
+                await asyncio.to_thread(_write, files, batch, contents)
+            await self._compile(files)
+            await asyncio.to_thread(_finish, fresh, stored.manifest)
+            bundle = self._bundles / digest
+            try:
+                await asyncio.to_thread(fresh.rename, bundle)
+            except OSError:
+                # Somebody else may have been faster.
+                if not await asyncio.to_thread((bundle / "used").exists):
+                    raise
+        finally:
+            await asyncio.to_thread(delete_tree, fresh)
+
+    async def _compile(self, files: Path) -> None:
+        """Compile once what each worker would compile by itself, as it cannot write there."""
+        process = await asyncio.create_subprocess_exec(
+            str(self._python),
+            *("-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
+            *("-s", str(files), str(files)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={},
+        )
+        try:
+            async with asyncio.timeout(_COMPILE_SECONDS):
+                # Errors are the user's, who is shown them when the function is called.
+                await process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    @contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def get_ready(self) -> None:
+        """Make the folders."""
+        for folder in (self._folder, self._bundles, self._environments.folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.remove_unused()
+
+
+_Batch = list[tuple[BundleFile, str]]
+
+
+def _batches(manifest: Manifest) -> Iterator[_Batch]:
+    sizes = manifest.pieces
+    batch: _Batch = []
+    total = 0
+    for file in manifest.files:
+        for piece in file.pieces:
+            if batch and (total + sizes[piece] > _BATCH_BYTES or len(batch) == _BATCH_PIECES):
+                yield batch
+                batch, total = [], 0
+            batch.append((file, piece))
+            total += sizes[piece]
+    if batch:
+        yield batch
+
+
+def _make_files(folder: Path, manifest: Manifest) -> None:
+    folder.mkdir(parents=True)
+    for file in manifest.files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=False)
+
+
+def _write(folder: Path, batch: _Batch, contents: dict[str, bytes]) -> None:
+    for file, piece in batch:
+        content = contents[piece]
+        if hashlib.sha256(content).hexdigest() != piece:
+            raise UnrecoverableProvisioningError(f"The stored piece {piece} is damaged")
+        with (folder / file.path).open("ab") as target:
+            target.write(content)
+
+
+def _finish(fresh: Path, manifest: Manifest) -> None:
+    for file in manifest.files:
+        path = fresh / "files" / file.path
+        path.chmod(0o555 if file.executable else 0o444)
+        os.utime(path, (_MODIFIED, _MODIFIED))
+    for folder, _, _ in os.walk(fresh / "files"):
+        Path(folder).chmod(0o555)
+    (fresh / "used").touch()

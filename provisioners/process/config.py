@@ -1,0 +1,52 @@
+"""What the operator decides about the process provisioner."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from core.settings import ProcessProvisionerSettings, load
+from provisioners.code.environments import find_uv
+from provisioners.process.warm.parents import WarmLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessProvisionerConfig:
+    """What the operator decides."""
+
+    state_folder: Path
+    """Workers' folders and output, apart for each deployment; must outlive a restart."""
+    passed_environment: tuple[str, ...] = ()
+    """Names of variables that workers inherit, besides `code.project.INHERITED_VARIABLES`."""
+    python: Path | None = None
+    """Interpreter for projects without a `.venv`; by default the one that runs the server."""
+    log_limit_bytes: int = 16 * 2**20
+    """Output that is kept of one worker."""
+    max_line_bytes: int = 64 * 2**10
+    """Longer lines of output come in pieces."""
+    use_cgroups: bool = True
+    """Enforce memory and CPU limits by cgroups where possible."""
+    build_seconds: float = 600
+    """Time that the installation of a bundle's dependencies may take."""
+    keep_code_seconds: float = 7 * 86_400
+    """How long unused code bundles and environments are kept; more than a day."""
+    uv: Path | None = field(default_factory=find_uv)
+    """Installs dependencies; without it, pip does."""
+    warm: WarmLimits = field(default_factory=WarmLimits)
+    """What is kept for warm starts, for projects that ask for it."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read `core.settings.ProcessProvisionerSettings`."""
+        settings = load(ProcessProvisionerSettings)
+        names = settings.process_pass_environment.split(",")
+        return cls(
+            state_folder=settings.process_state_folder,
+            passed_environment=tuple(name.strip() for name in names if name.strip()),
+            log_limit_bytes=settings.process_log_limit_mb * 2**20,
+            build_seconds=settings.process_build_seconds,
+            keep_code_seconds=settings.process_code_days * 86_400,
+            warm=WarmLimits(
+                parents=settings.process_warm_parents,
+                idle_seconds=settings.process_warm_idle_seconds,
+            ),
+        )

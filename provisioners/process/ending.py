@@ -1,0 +1,107 @@
+"""What is done about workers that are gone: the verdict, and the removal of what is left."""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from core.states import Cause
+from provisioners.base import Exited, ProvisionerError, Running, Unknown, WorkerObservation
+from provisioners.process.cgroups import processes_in, remove
+from provisioners.process.folder import Started, WorkerFolder
+from provisioners.process.identity import (
+    ProcessIdentity,
+    is_alive,
+    kill_matching,
+    with_environment,
+    without_zombies,
+)
+
+_CLEANUP_SECONDS = 2.0
+_IN_USE_SECONDS = 1.0
+
+
+def settle(folder: WorkerFolder, shim: ProcessIdentity | None) -> WorkerObservation:
+    """Find out how a worker is, and clear away what a killed shim left of it.
+
+    Args:
+        folder: the worker's folder, which may not exist.
+        shim: the worker's shim, for the case that it does not.
+    """
+    try:
+        lock = folder.try_lock()
+    except FileNotFoundError:
+        return _judge_without_files(shim, "its folder is gone")
+    if lock is None:
+        return Running()
+    try:
+        started = folder.started()
+        if started is None:
+            return _judge_without_files(shim, "it was ended before it had started")
+        return folder.ended() or _clear_away(folder, started)
+    finally:
+        os.close(lock)
+
+
+def _judge_without_files(shim: ProcessIdentity | None, otherwise: str) -> Exited | Unknown:
+    if shim is None:
+        # Without a cause: the registry knows why it was ended.
+        return Exited(detail=otherwise)
+    if is_alive(shim):
+        return Unknown(detail="its folder was deleted, but its process runs")
+    return Exited(cause=Cause.WORKER_LOST, detail="its folder was deleted")
+
+
+def _clear_away(folder: WorkerFolder, started: Started) -> Exited | Unknown:
+    # The kernel kills the program together with the shim. Its children are found by their cgroup,
+    # or, where there is none, by variables that all of them inherit.
+    marks = (f"TMPDIR={folder.temporary}", f"HOME={folder.home}")
+
+    def find() -> list[int]:
+        return [*without_zombies(processes_in(started.cgroups)), *with_environment(*marks)]
+
+    if not kill_matching(find, within=_CLEANUP_SECONDS):
+        return Unknown(detail="its shim was killed, and its processes cannot be")
+    remove(started.cgroups)
+    reason = "its shim was killed, or the machine was restarted"
+    # On a full disk it is found out again at the next call.
+    with suppress(OSError):
+        folder.record_loss(reason)
+    return Exited(cause=Cause.WORKER_LOST, detail=reason)
+
+
+def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
+    """Delete the folder of a worker that is gone, and its cgroups; fine if there are none.
+
+    Whoever looks at it at this moment is waited for, up to a second.
+
+    Raises:
+        ProvisionerError: the worker still runs, or is in use for longer.
+    """
+    until = time.monotonic() + _IN_USE_SECONDS
+    try:
+        while (lock := folder.try_lock()) is None and time.monotonic() < until:
+            time.sleep(0.02)
+    except FileNotFoundError:
+        return
+    if lock is None:
+        raise ProvisionerError(f"The worker {folder.path.name} is still in use")
+    try:
+        started = folder.started()
+        remove([*cgroups, *(started.cgroups if started else [])])
+        # In one step, so that no later call finds half a folder.
+        discarded = trash / f"{folder.path.name}-{os.urandom(8).hex()}"
+        folder.path.rename(discarded)
+    finally:
+        os.close(lock)
+    delete_tree(discarded)
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder that holds whatever a program made of it."""
+    for path, _, _ in os.walk(folder):
+        # Programs make read-only folders (package caches do), which would keep their content.
+        with suppress(OSError):
+            Path(path).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)

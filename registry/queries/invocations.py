@@ -1,0 +1,446 @@
+"""Queries for invocations: create and get."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy import and_, bindparam, case, func, insert, select, true
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased, defer
+
+from core.contract.invocations import ParentInvocationDefinition
+from core.errors import (
+    FunctionDoesNotExistError,
+    InvocationDoesNotExistError,
+    InvocationIdDoesNotExistError,
+    ParentInvocationDoesNotExistError,
+    ProjectDoesNotExistError,
+)
+from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
+from core.states import InvocationStatus, Phase, QueueReason
+from registry.database.tables import Execution, Function, Invocation, Project, Version, table_of
+from registry.queries.idempotency import find_repeated, insert_once, request_digest
+from registry.queries.paths import (
+    AnyRow,
+    AnySelect,
+    check_function_path,
+    get_function,
+    path_parameters,
+    select_function_path,
+)
+from registry.transitions.slots import FunctionContext, constant
+
+MAX_QUEUE_POSITION: Final = 1000
+"""Stands for every place from there on: counting a million who wait would take a second each time.
+"""
+_WITHOUT_POSITION = (QueueReason.NEW, QueueReason.BACKOFF)
+"""One has not asked for a slot yet, the other does not want one at the moment."""
+_WITHOUT_INPUT = defer(Invocation.input, raiseload=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """The parent of an invocation. Its input is not loaded."""
+
+    invocation: Invocation
+    function_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationDetails:
+    """An invocation with everything that is served about it."""
+
+    context: FunctionContext
+    invocation: Invocation
+    parent: Parent | None
+    executions: Sequence[Execution]
+    """Oldest first."""
+    queue_position: int | None
+    """1 for the next one to get a slot, MAX_QUEUE_POSITION at most; None if it waits for none."""
+
+
+async def create_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    input_: str,
+    parent: ParentInvocationDefinition | None,
+    provisioner: str,
+    idempotency_key: str | None = None,
+) -> InvocationDetails:
+    """Register an invocation. Its workflow is started by the caller, after the commit.
+
+    `provisioner` is the kind that is to make its workers. With an idempotency key, the invocation
+    that the function has for it already is given instead, in its present state.
+
+    In a project that is being deleted, and below a cancelled parent, the new invocation carries a
+    request for cancellation from the start.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        ParentInvocationDoesNotExistError: the parent is not in this project and version.
+        IdempotencyKeyIsUsedError: the key came with another input or parent before.
+    """
+    if parent is None and idempotency_key is None:
+        return await _create_plain(
+            session,
+            path_parameters(version_id, project_name=project_name, function_name=function_name),
+            input_=input_,
+            provisioner=provisioner,
+        )
+    # The locks on project and parent let a cancellation either see this invocation or be seen.
+    context = await get_function(
+        session,
+        project_name=project_name,
+        version_id=version_id,
+        function_name=function_name,
+        lock_project=True,
+    )
+    found_parent = None
+    if parent is not None:
+        found_parent = await _lock_parent(session, parent, context=context)
+    cancelled = context.project.deletion_requested_at is not None or (
+        found_parent is not None and found_parent.invocation.cancellation_requested_at is not None
+    )
+    digest = None if idempotency_key is None else request_digest(input_, parent)
+    invocation_id = new_invocation_id()
+    created_at = creation_time_of(invocation_id)
+    invocation = Invocation(
+        id=invocation_id,
+        function_id=context.function.id,
+        parent_id=None if found_parent is None else found_parent.invocation.id,
+        input=input_,
+        provisioner=provisioner,
+        idempotency_key=idempotency_key,
+        request_digest=digest,
+        status=InvocationStatus.RUNNING,
+        phase=Phase.QUEUED,
+        queue_reason=QueueReason.NEW,
+        phase_detail=None,
+        cancellation_requested_at=created_at if cancelled else None,
+        created_at=created_at,
+        updated_at=created_at,
+        terminated_at=None,
+    )
+    with _a_missing_function_named():
+        is_new = True
+        if idempotency_key is None:
+            session.add(invocation)
+            await session.flush()
+        else:
+            is_new = await insert_once(session, invocation)
+    if not is_new:
+        return await get_invocation(
+            session,
+            project_name=project_name,
+            version_id=VersionId(context.version.id),
+            function_name=function_name,
+            invocation_id=await find_repeated(session, invocation),
+        )
+    return InvocationDetails(
+        context=context,
+        invocation=invocation,
+        parent=found_parent,
+        executions=(),
+        queue_position=await _queue_position(session, invocation),
+    )
+
+
+async def _create_plain(
+    session: AsyncSession, names: dict[str, str], *, input_: str, provisioner: str
+) -> InvocationDetails:
+    """Find the function and insert the invocation in one statement: most calls are made so."""
+    invocation_id = new_invocation_id()
+    created_at = creation_time_of(invocation_id)
+    new = {
+        "id": invocation_id,
+        "input": input_,
+        "provisioner": provisioner,
+        "created_at": created_at,
+    }
+    statement = _insert_plain(newest_version="version_id" not in names)
+    with _a_missing_function_named():
+        row = (
+            await session.execute(
+                statement, {**names, **{f"new_{name}": value for name, value in new.items()}}
+            )
+        ).one_or_none()
+    context = check_function_path(row)
+    if row is None or row[3] is None:
+        # The lock was waited for, and the deletion of the project was faster.
+        raise ProjectDoesNotExistError
+    invocation = Invocation(
+        **new,
+        function_id=context.function.id,
+        status=InvocationStatus.RUNNING,
+        phase=Phase.QUEUED,
+        queue_reason=QueueReason.NEW,
+        cancellation_requested_at=row[4],
+        updated_at=created_at,
+    )
+    return InvocationDetails(
+        context=context, invocation=invocation, parent=None, executions=(), queue_position=None
+    )
+
+
+@cache
+def _insert_plain(*, newest_version: bool) -> AnySelect:
+    """Select (Project, Version, Function, id, cancellation_requested_at) of a new invocation.
+
+    The last two are null if it was not inserted.
+    """
+    path = select_function_path(newest_version=newest_version)
+    created_at = bindparam("new_created_at", type_=Invocation.created_at.type)
+    values = {
+        "id": bindparam("new_id", type_=Invocation.id.type),
+        "function_id": Function.id,
+        "input": bindparam("new_input", type_=Invocation.input.type),
+        "provisioner": bindparam("new_provisioner", type_=Invocation.provisioner.type),
+        "status": constant(InvocationStatus.RUNNING),
+        "phase": constant(Phase.QUEUED),
+        "queue_reason": constant(QueueReason.NEW),
+        "cancellation_requested_at": case((Project.deletion_requested_at.is_not(None), created_at)),
+        "created_at": created_at,
+        "updated_at": created_at,
+    }
+    found = (
+        path.with_only_columns(*values.values())
+        .where(Function.id.is_not(None))
+        # A request to delete the project either sees this invocation, or is seen.
+        .with_for_update(read=True, of=Project)
+    )
+    table = table_of(Invocation)
+    made = (
+        insert(table)
+        .from_select(list(values), found)
+        .returning(table.c.id, table.c.cancellation_requested_at)
+        .cte("made")
+    )
+    return path.add_columns(made.c.id, made.c.cancellation_requested_at).outerjoin(made, true())
+
+
+@contextmanager
+def _a_missing_function_named() -> Iterator[None]:
+    """Say which thing is missing if the deletion of the project has just come to the function."""
+    try:
+        yield
+    except IntegrityError as error:
+        if isinstance(error.orig, ForeignKeyViolation):
+            raise FunctionDoesNotExistError from error
+        raise
+
+
+async def _lock_parent(
+    session: AsyncSession, parent: ParentInvocationDefinition, *, context: FunctionContext
+) -> Parent:
+    # Lock order everywhere: function before invocation. The insert needs this lock anyway.
+    await session.execute(
+        select(Function.id)
+        .where(Function.id == context.function.id)
+        .with_for_update(read=True, key_share=True)
+    )
+    row = (
+        await session.execute(
+            select(Invocation, Function.name)
+            .join(Function, Function.id == Invocation.function_id)
+            .where(
+                Invocation.id == parent.invocation_id,
+                Function.version_id == context.version.id,
+                Function.name == parent.function_name,
+            )
+            .options(_WITHOUT_INPUT)
+            .with_for_update(read=True, of=Invocation)
+        )
+    ).one_or_none()
+    if row is None:
+        raise ParentInvocationDoesNotExistError
+    invocation, function_name = row
+    return Parent(invocation=invocation, function_name=function_name)
+
+
+async def get_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    invocation_id: InvocationId,
+) -> InvocationDetails:
+    """Give an invocation, as it is now even if the session has loaded it before.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    names = path_parameters(
+        version_id,
+        project_name=project_name,
+        function_name=function_name,
+        invocation_id=invocation_id,
+    )
+    query = _select_invocation_details(newest_version=version_id is None)
+    return await _details(session, (await session.execute(query, names)).one_or_none())
+
+
+async def get_invocation_by_id(
+    session: AsyncSession, invocation_id: InvocationId
+) -> InvocationDetails:
+    """Give an invocation of any function, as `get_invocation` does.
+
+    Raises:
+        InvocationIdDoesNotExistError: there is none.
+    """
+    query = _select_details_by_id()
+    row = (await session.execute(query, {"invocation_id": invocation_id})).one_or_none()
+    if row is None:
+        raise InvocationIdDoesNotExistError
+    return await _details(session, row)
+
+
+async def _details(session: AsyncSession, row: AnyRow | None) -> InvocationDetails:
+    context, invocation = check_invocation_path(row)
+    parent = None
+    if row is not None and row[4] is not None:
+        parent = Parent(invocation=row[4], function_name=row[5])
+    executions = await session.scalars(_EXECUTIONS_OF, {"invocation_id": invocation.id})
+    return InvocationDetails(
+        context=context,
+        invocation=invocation,
+        parent=parent,
+        executions=executions.all(),
+        queue_position=await _queue_position(session, invocation),
+    )
+
+
+_OF_PARENT = aliased(Invocation)
+_FUNCTION_OF_PARENT = aliased(Function)
+_EXECUTIONS_OF = (
+    select(Execution)
+    .where(Execution.invocation_id == bindparam("invocation_id"))
+    .order_by(Execution.attempt)
+    .execution_options(populate_existing=True)
+)
+
+
+@cache
+def select_invocation_path(*, newest_version: bool) -> AnySelect:
+    """Select (Project, Version, Function, Invocation); one more parameter: `invocation_id`."""
+    is_meant = and_(
+        Invocation.function_id == Function.id, Invocation.id == bindparam("invocation_id")
+    )
+    path = select_function_path(newest_version=newest_version)
+    return path.add_columns(Invocation).outerjoin(Invocation, is_meant)
+
+
+@cache
+def _select_invocation_details(*, newest_version: bool) -> AnySelect:
+    return _with_parent(select_invocation_path(newest_version=newest_version))
+
+
+@cache
+def select_path_by_id() -> AnySelect:
+    """Select (Project, Version, Function, Invocation); the parameter: `invocation_id`."""
+    return (
+        select(Project, Version, Function, Invocation)
+        .select_from(Invocation)
+        .join(Function, Function.id == Invocation.function_id)
+        .join(Version, Version.id == Function.version_id)
+        .join(Project, Project.id == Version.project_id)
+        .where(Invocation.id == bindparam("invocation_id"))
+    )
+
+
+@cache
+def _select_details_by_id() -> AnySelect:
+    return _with_parent(select_path_by_id())
+
+
+def _with_parent(path: AnySelect) -> AnySelect:
+    return (
+        path.add_columns(_OF_PARENT, _FUNCTION_OF_PARENT.name)
+        .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
+        .outerjoin(_FUNCTION_OF_PARENT, _FUNCTION_OF_PARENT.id == _OF_PARENT.function_id)
+        .options(defer(_OF_PARENT.input, raiseload=True))
+        .execution_options(populate_existing=True)
+    )
+
+
+def check_invocation_path(row: AnyRow | None) -> tuple[FunctionContext, Invocation]:
+    """Read a row that begins with the columns of `select_invocation_path`.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    context = check_function_path(row)
+    invocation: Invocation | None = None if row is None else row[3]
+    if invocation is None:
+        raise InvocationDoesNotExistError
+    return context, invocation
+
+
+async def find_invocation(
+    session: AsyncSession,
+    *,
+    project_name: str,
+    version_id: VersionId | None,
+    function_name: str,
+    invocation_id: InvocationId,
+) -> InvocationId:
+    """Make sure that a path names an invocation; loads next to nothing.
+
+    Raises:
+        ProjectDoesNotExistError: there is no such project.
+        VersionDoesNotExistError: the project has no such version, or none at all.
+        FunctionDoesNotExistError: the version has no such function.
+        InvocationDoesNotExistError: the function has no such invocation.
+    """
+    query = select_invocation_path(newest_version=version_id is None)
+    names = path_parameters(
+        version_id,
+        project_name=project_name,
+        function_name=function_name,
+        invocation_id=invocation_id,
+    )
+    row = (await session.execute(query.options(_WITHOUT_INPUT), names)).one_or_none()
+    _, invocation = check_invocation_path(row)
+    return InvocationId(invocation.id)
+
+
+async def get_parent_id(session: AsyncSession, invocation_id: str) -> InvocationId | None:
+    """Give the parent of an invocation; None if it has none or does not exist."""
+    parent_id = await session.scalar(
+        select(Invocation.parent_id).where(Invocation.id == invocation_id)
+    )
+    return None if parent_id is None else InvocationId(parent_id)
+
+
+async def _queue_position(session: AsyncSession, invocation: Invocation) -> int | None:
+    if invocation.phase != Phase.QUEUED or invocation.queue_reason in _WITHOUT_POSITION:
+        return None
+    ahead = (
+        select(Invocation.id)
+        .where(
+            Invocation.function_id == invocation.function_id,
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason.is_distinct_from(QueueReason.BACKOFF),
+            Invocation.id < invocation.id,
+        )
+        # The order of an index. Without it, Postgres may search the whole table for the first ones.
+        .order_by(Invocation.id)
+        .limit(MAX_QUEUE_POSITION - 1)
+        .subquery()
+    )
+    return (await session.scalar(select(func.count()).select_from(ahead)) or 0) + 1

@@ -1,0 +1,341 @@
+"""What the sweep looks for in the registry, and what it writes there.
+
+`before` is a time some seconds ago: what is younger is being worked on, and not looked at.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BindParameter, any_, exists, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
+from sqlalchemy.types import Text
+
+from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
+from core.ids import ExecutionId, FunctionId, InvocationId, ProjectId, VersionId
+from core.states import InvocationStatus, Phase, PreparationStatus, QueueReason, WorkerStatus
+from core.temporal.dispatch import InvocationStart
+from registry.database.tables import Execution, Function, Invocation, Project, Version
+from registry.queries.starts import start_of
+from registry.transitions.cancellation import request_cancellation
+from registry.transitions.slots import FunctionContext
+
+_ENDED_BY_HAND = "its workflow was ended by hand in Temporal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningInvocation:
+    """An invocation whose workflow must be open."""
+
+    invocation_id: InvocationId
+    is_cancelled: bool
+    """Its cancellation was requested, longer ago than the grace."""
+    is_set_aside: bool
+    """Others pass it in the queue, since its workflow was found to be gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restart:
+    """What is to be done for an invocation whose workflow is closed."""
+
+    start: InvocationStart | None
+    """None if it needs no workflow any more."""
+    to_cancel: Sequence[InvocationId]
+    """The invocations whose workflows are to be cancelled after the start."""
+    cancelled: bool
+    """Whether its cancellation was recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpreparedVersion:
+    """A version with functions whose preparation has not ended."""
+
+    version_id: VersionId
+    project_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectToDelete:
+    """A project whose deletion was requested."""
+
+    project_id: ProjectId
+    name: str
+
+
+async def list_running(
+    session: AsyncSession,
+    *,
+    provisioner: str,
+    after: InvocationId | None,
+    before: datetime,
+    limit: int,
+) -> list[RunningInvocation]:
+    """Give the next RUNNING invocations of a kind, in the order of their ids."""
+    query = (
+        select(
+            Invocation.id,
+            func.coalesce(Invocation.cancellation_requested_at < before, False),
+            func.coalesce(Invocation.queue_reason == QueueReason.WORKFLOW_LOST, False),
+        )
+        .where(
+            Invocation.status == InvocationStatus.RUNNING,
+            Invocation.provisioner == provisioner,
+            Invocation.created_at < before,
+        )
+        .order_by(Invocation.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(Invocation.id > after)
+    return [
+        RunningInvocation(
+            invocation_id=InvocationId(invocation_id),
+            is_cancelled=is_cancelled,
+            is_set_aside=is_set_aside,
+        )
+        for invocation_id, is_cancelled, is_set_aside in await session.execute(query)
+    ]
+
+
+async def list_ended_with_open_execution(
+    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+) -> list[InvocationId]:
+    """Give TERMINATED invocations whose last worker nobody has seen ending."""
+    found = await session.scalars(
+        select(Invocation.id)
+        .join(Execution, Execution.invocation_id == Invocation.id)
+        .where(
+            Execution.worker_status != WorkerStatus.TERMINATED,
+            Execution.provisioner == provisioner,
+            Invocation.status == InvocationStatus.TERMINATED,
+            Invocation.updated_at < before,
+        )
+        .limit(limit)
+    )
+    return [InvocationId(invocation_id) for invocation_id in found]
+
+
+async def list_missing(
+    session: AsyncSession, invocation_ids: Sequence[InvocationId]
+) -> list[InvocationId]:
+    """Give those of the invocations that have no row."""
+    rows = await session.scalars(
+        select(Invocation.id).where(Invocation.id == any_(_array(invocation_ids)))
+    )
+    known = set(rows)
+    return [invocation_id for invocation_id in invocation_ids if invocation_id not in known]
+
+
+async def list_ended_by_cancel(
+    session: AsyncSession, invocation_ids: Sequence[InvocationId], *, before: datetime
+) -> list[InvocationId]:
+    """Give those of the invocations that a cancel has ended, longer ago than the grace."""
+    found = await session.scalars(
+        select(Invocation.id).where(
+            Invocation.id == any_(_array(invocation_ids)),
+            Invocation.phase == Phase.CANCELLED,
+            Invocation.terminated_at < before,
+        )
+    )
+    return [InvocationId(invocation_id) for invocation_id in found]
+
+
+async def begin_again(
+    session: AsyncSession, invocation_id: InvocationId, *, ended_by_hand: bool
+) -> Restart:
+    """Say how an invocation goes on whose workflow is closed or was never started.
+
+    Args:
+        session: the transaction.
+        invocation_id: the invocation.
+        ended_by_hand: whether somebody has ended its workflow. Who does that wants it to stop, so
+            its cancellation is recorded, with everything below it.
+    """
+    to_cancel: Sequence[InvocationId] = ()
+    cancelled = False
+    if ended_by_hand:
+        with suppress(InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
+            to_cancel = await request_cancellation(session, invocation_id, reason=_ENDED_BY_HAND)
+            cancelled = True
+    has_open_execution = exists().where(
+        Execution.invocation_id == Invocation.id,
+        Execution.worker_status != WorkerStatus.TERMINATED,
+    )
+    row = (
+        await session.execute(
+            select(Function, Version, Project, Invocation)
+            .join(Version, Version.id == Function.version_id)
+            .join(Project, Project.id == Version.project_id)
+            .join(Invocation, Invocation.function_id == Function.id)
+            .where(
+                Invocation.id == invocation_id,
+                (Invocation.status == InvocationStatus.RUNNING) | has_open_execution,
+            )
+            .options(defer(Invocation.input, raiseload=True))
+        )
+    ).one_or_none()
+    if row is None:
+        below = [other for other in to_cancel if other != invocation_id]
+        return Restart(start=None, to_cancel=below, cancelled=cancelled)
+    function, version, project, invocation = row
+    context = FunctionContext(function=function, version=version, project=project)
+    return Restart(start=start_of(context, invocation), to_cancel=to_cancel, cancelled=cancelled)
+
+
+async def list_forgotten_descendants(
+    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+) -> list[InvocationId]:
+    """Give RUNNING invocations without a cancellation request below one that has got one."""
+    lineage = (
+        select(Invocation.id.label("invocation_id"), Invocation.parent_id)
+        .where(
+            Invocation.status == InvocationStatus.RUNNING,
+            Invocation.provisioner == provisioner,
+            Invocation.parent_id.is_not(None),
+            Invocation.cancellation_requested_at.is_(None),
+            Invocation.created_at < before,
+        )
+        .cte("lineage", recursive=True)
+    )
+    lineage = lineage.union(
+        select(lineage.c.invocation_id, Invocation.parent_id)
+        .join(Invocation, Invocation.id == lineage.c.parent_id)
+        .where(Invocation.cancellation_requested_at.is_(None))
+    )
+    found = await session.scalars(
+        select(lineage.c.invocation_id)
+        .join(Invocation, Invocation.id == lineage.c.parent_id)
+        .where(Invocation.cancellation_requested_at < before)
+        .distinct()
+        .limit(limit)
+    )
+    return [InvocationId(invocation_id) for invocation_id in found]
+
+
+async def list_functions_with_idle_slots(
+    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+) -> list[FunctionId]:
+    """Give functions of which invocations wait for a slot, while one is neither used nor promised.
+
+    `registry.transitions.slots.call_next` decides, under the function's lock.
+    """
+    waiting = (
+        select(Invocation.function_id)
+        .where(
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason == QueueReason.FUNCTION_LIMIT,
+            Invocation.provisioner == provisioner,
+            Invocation.created_at < before,
+        )
+        .distinct()
+    )
+    in_use = (
+        select(func.count())
+        .select_from(Execution)
+        .where(
+            Execution.function_id == Function.id,
+            Execution.worker_status != WorkerStatus.TERMINATED,
+        )
+        .correlate(Function)
+        .scalar_subquery()
+    )
+    promised = (
+        select(func.count())
+        .select_from(Invocation)
+        .where(
+            Invocation.function_id == Function.id,
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason == QueueReason.CALLED,
+        )
+        .correlate(Function)
+        .scalar_subquery()
+    )
+    found = await session.scalars(
+        select(Function.id)
+        .where(Function.id.in_(waiting), Function.max_concurrency > in_use + promised)
+        .limit(limit)
+    )
+    return [FunctionId(function_id) for function_id in found]
+
+
+async def list_called(
+    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+) -> list[InvocationId]:
+    """Give invocations that were called to a slot and have not come."""
+    found = await session.scalars(
+        select(Invocation.id)
+        .where(
+            Invocation.phase == Phase.QUEUED,
+            Invocation.queue_reason == QueueReason.CALLED,
+            Invocation.provisioner == provisioner,
+            Invocation.called_at < before,
+        )
+        .order_by(Invocation.id)
+        .limit(limit)
+    )
+    return [InvocationId(invocation_id) for invocation_id in found]
+
+
+async def list_unprepared_versions(
+    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+) -> list[UnpreparedVersion]:
+    """Give versions with functions whose preparation has not ended, oldest first."""
+    pending = select(Function.version_id).where(
+        Function.preparation_status == PreparationStatus.PENDING
+    )
+    rows = await session.execute(
+        select(Version.id, Project.name)
+        .join(Project, Project.id == Version.project_id)
+        .where(
+            Version.id.in_(pending),
+            Version.provisioner == provisioner,
+            Version.created_at < before,
+            Project.deletion_requested_at.is_(None),
+        )
+        .order_by(Version.id)
+        .limit(limit)
+    )
+    return [
+        UnpreparedVersion(version_id=VersionId(version_id), project_name=name)
+        for version_id, name in rows
+    ]
+
+
+async def list_projects_to_delete(
+    session: AsyncSession, *, before: datetime, limit: int
+) -> list[ProjectToDelete]:
+    """Give projects whose deletion was requested, oldest first."""
+    rows = await session.execute(
+        select(Project.id, Project.name)
+        .where(Project.deletion_requested_at < before)
+        .order_by(Project.id)
+        .limit(limit)
+    )
+    return [ProjectToDelete(project_id=ProjectId(found), name=name) for found, name in rows]
+
+
+async def find_leftovers(
+    session: AsyncSession, execution_ids: Sequence[ExecutionId], *, ended_before: datetime
+) -> Mapping[ExecutionId, Execution | None]:
+    """Give the executions that need no worker: ended before a time, or deleted (None)."""
+    executions = await session.scalars(
+        select(Execution).where(Execution.id == any_(_array(execution_ids)))
+    )
+    known = {execution.id: execution for execution in executions}
+    leftovers: dict[ExecutionId, Execution | None] = {}
+    for execution_id in execution_ids:
+        execution = known.get(execution_id)
+        if execution is None or (
+            execution.worker_status == WorkerStatus.TERMINATED
+            and execution.terminated_at is not None
+            and execution.terminated_at < ended_before
+        ):
+            leftovers[execution_id] = execution
+    return leftovers
+
+
+def _array(ids: Sequence[str]) -> BindParameter[Sequence[str]]:
+    return literal(list(ids), ARRAY(Text))

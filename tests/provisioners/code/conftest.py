@@ -1,0 +1,28 @@
+"""A process provisioner with bundles in memory."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.provisioners.code.source import Bundles
+from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+
+
+@pytest.fixture
+def bundles() -> Bundles:
+    return Bundles()
+
+
+@pytest.fixture
+async def backend(tmp_path: Path, bundles: Bundles) -> AsyncIterator[ProcessBackend]:
+    backend = ProcessBackend(tmp_path)
+    backend.provisioner.use_bundles(bundles)
+    await backend.provisioner.start(DEPLOYMENT)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+def code(backend: ProcessBackend) -> Path:
+    return backend.config.state_folder / DEPLOYMENT / "code"

@@ -1,0 +1,132 @@
+"""Code bundles of the process provisioner: the folders that they become, and their removal."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.ids import VersionId
+from provisioners.base import (
+    UnrecoverableProvisioningError,
+)
+from provisioners.conformance import wait_for_end
+from provisioners.process.ending import delete_tree
+from tests.provisioners.code.source import (
+    DEPENDS_ON_TINY,
+    PROGRAM,
+    Bundles,
+    another,
+    files_of,
+    output_of,
+)
+from tests.support.bundles import contents_of
+from tests.support.provisioners.process_backend import ProcessBackend
+
+
+async def test_a_bundle_becomes_a_folder_of_read_only_files(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    large = os.urandom(5 * 2**20 + 7)
+    files = {
+        "control-plane.toml": b'command = ["./run.sh"]',
+        "run.sh": b'#!/bin/sh\ncd "$CONTROL_PLANE_PROJECT_FOLDER" && wc -c < data/large\n',
+        "data/large": large,
+        "data/empty": b"",
+        "package/module.py": b"x = 1\n",
+        "package/broken.py": b"def\n",
+    }
+    image = bundles.add(files, executable=["run.sh"])
+    await backend.provisioner.prepare(backend.function_for(image))
+    folder = files_of(code, image)
+    for path, content in files.items():
+        assert (folder / path).read_bytes() == content
+        mode = (folder / path).stat().st_mode & 0o777
+        assert mode == (0o555 if path == "run.sh" else 0o444), path
+    assert folder.stat().st_mode & 0o777 == 0o555
+    assert [path.stem.partition(".")[0] for path in folder.rglob("*.pyc")] == ["module"]
+    assert await output_of(backend, image) == str(len(large))
+
+
+async def test_it_is_fetched_once_also_for_many_functions_and_two_temporal_workers(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    other = await another(backend, bundles)
+    image = bundles.add(DEPENDS_ON_TINY)
+    function = backend.function_for(image)
+    try:
+        await asyncio.gather(
+            *(backend.provisioner.prepare(function) for _ in range(5)),
+            *(other.prepare(function) for _ in range(5)),
+        )
+    finally:
+        await other.close()
+    assert 1 <= len(bundles.opened) <= 2
+    assert [path.name for path in (code / "bundles").iterdir()] == [image[len("bundle://") :]]
+    assert len(list((code / "environments").glob("*/used"))) == 1
+    assert await output_of(backend, image) == "42"
+
+
+async def test_what_was_removed_is_made_again_for_the_next_worker(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add(DEPENDS_ON_TINY)
+    await backend.provisioner.prepare(backend.function_for(image))
+    for folder in ("bundles", "environments"):
+        for entry in (code / folder).iterdir():
+            if entry.is_dir():
+                delete_tree(entry)
+    assert await output_of(backend, image) == "42"
+
+
+async def test_a_worker_that_has_run_is_adopted_without_its_bundle(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add({**PROGRAM, "program.py": b""})
+    request = backend.request_for(image)
+    first = await backend.provisioner.provision(request)
+    await wait_for_end(backend.provisioner, first)
+    bundles.stored.clear()
+    for entry in (code / "bundles").iterdir():
+        delete_tree(entry)
+    assert await backend.provisioner.provision(request) == first
+
+
+async def test_a_bundle_that_is_gone_or_holds_no_program_fails_for_good(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    for image, text in (
+        (f"bundle://{'0' * 64}", "gone"),
+        ("bundle://../../etc", "bundle://../../etc does not name a code bundle"),
+        (bundles.add({"data": b""}), "holds neither Python code nor a control-plane.toml"),
+        (bundles.add({"control-plane.toml": b"x"}), "cannot be parsed"),
+    ):
+        with pytest.raises(UnrecoverableProvisioningError, match=text):
+            await backend.provisioner.prepare(backend.function_for(image))
+
+
+async def test_a_bundle_that_is_gone_for_one_version_is_there_for_another(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
+    """The project of the first one was deleted; the second one's has the same code."""
+    of_deleted = backend.function_for(bundles.add({**PROGRAM, "program.py": b""}))
+    of_other = replace(of_deleted, version_id=VersionId("ver-" + "1" * 32))
+    bundles.gone_for.add(of_deleted.version_id)
+    with pytest.raises(UnrecoverableProvisioningError, match="gone"):
+        await backend.provisioner.prepare(of_deleted)
+    await backend.provisioner.prepare(of_other)
+
+
+async def test_a_damaged_piece_is_noticed(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add({**PROGRAM, "program.py": b"print('good')"})
+    _, contents = bundles.stored[image.removeprefix("bundle://")]
+    (piece,) = contents_of({"": b"print('good')"})
+    contents[piece] = b"print('evil')"
+    with pytest.raises(
+        UnrecoverableProvisioningError, match=f"The stored piece {piece} is damaged"
+    ):
+        await backend.provisioner.prepare(backend.function_for(image))
+    assert list((code / "bundles").iterdir()) == []

@@ -1,0 +1,469 @@
+"""Warm parents: when they are used, what of them workers see, and what happens when they go."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from core.ids import VersionId
+from provisioners.base import Running, WorkerRequest
+from provisioners.conformance import Behaviour, until, wait_for_end, wait_for_line
+from provisioners.process.identity import without_zombies
+from provisioners.process.provisioner import ProcessProvisioner
+from provisioners.process.warm.parents import WarmLimits
+from tests.provisioners.process.test_process import driver
+from tests.support.provisioners.process_backend import DEPLOYMENT, process_ids, run, started
+from tests.support.provisioners.warm_backend import WarmBackend
+
+
+def parent_processes(backend: WarmBackend) -> list[int]:
+    """The processes of all warm parents, and what their imports have started."""
+    found = []
+    mark = f"TMPDIR={backend.workers.parent}/warm/".encode()
+    for pid in without_zombies(process_ids()):
+        with suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
+
+
+def memory_of(pid: int) -> bytes:
+    """What a process can read of its own memory."""
+    content = b""
+    with Path(f"/proc/{pid}/mem").open("rb") as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            addresses, permissions, *_ = line.split()
+            if permissions.startswith("rw"):
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                memory.seek(start)
+                with suppress(OSError):
+                    content += memory.read(end - start)
+    return content
+
+
+async def cold(backend: WarmBackend, request: WorkerRequest) -> list[str]:
+    """Run a worker that nothing was prepared for, and wait for what it starts beside itself."""
+    backend.all_warm = False
+    provisioner = backend.warm_first
+    worker = await ProcessProvisioner.provision(provisioner, request)
+    await wait_for_end(provisioner, worker)
+    return (await provisioner.read_logs(worker, offset="", ended=True)).lines
+
+
+async def cold_start(backend: WarmBackend, image: str) -> WorkerRequest:
+    """Start a worker that nothing was prepared for."""
+    backend.all_warm = False
+    request = backend.request_for(image)
+    provisioner = backend.warm_first
+    await ProcessProvisioner.provision(provisioner, request)
+    return request
+
+
+async def settled(backend: WarmBackend, request: WorkerRequest) -> bool:
+    """Wait until a function's parent is ready (True) or given up (False)."""
+    warm, project = backend.warm_first.warm_parents(), backend.project_of(request)
+
+    async def over() -> bool:
+        return warm.is_ready_for(request, project) or warm.count() == 0
+
+    await until(over, what="the warm parent is ready or given up", timeout=60)
+    return warm.is_ready_for(request, project)
+
+
+async def gone(pid: int) -> None:
+    async def is_gone() -> bool:
+        return pid not in process_ids()
+
+    await until(is_gone, what="the process is gone", timeout=60)
+
+
+async def no_parents(backend: WarmBackend) -> None:
+    async def none() -> bool:
+        return backend.warm_first.warm_parents().count() == 0 and not parent_processes(backend)
+
+    await until(none, what="no warm parent is left", timeout=60)
+
+
+@asynccontextmanager
+async def with_limits(folder: Path, limits: WarmLimits) -> AsyncIterator[WarmBackend]:
+    backend = WarmBackend(folder, limits=limits)
+    await backend.provisioner.start(DEPLOYMENT)
+    yield backend
+    await backend.close()
+
+
+class TestUse:
+    async def test_the_second_worker_is_warm(self, warm_backend: WarmBackend) -> None:
+        image = warm_backend.project("print('ran')")
+        first, second = (warm_backend.request_for(image) for _ in range(2))
+
+        assert await cold(warm_backend, first) == ["ran"]
+        assert await settled(warm_backend, first)
+        assert await cold(warm_backend, second) == ["ran"]
+
+        assert not started(warm_backend, first).warm
+        assert started(warm_backend, second).warm
+        # The cold worker and the parent.
+        assert (warm_backend.folder / "project-1" / "imports").read_text() == "xx"
+
+    async def test_a_project_that_does_not_ask(self, warm_backend: WarmBackend) -> None:
+        request = warm_backend.request_for(
+            warm_backend.module("def function(): print('ran')", warm=0)
+        )
+
+        assert await cold(warm_backend, request) == ["ran"]
+
+        assert warm_backend.warm_first.warm_parents().count() == 0
+
+    async def test_code_that_has_changed_is_imported_anew(self, warm_backend: WarmBackend) -> None:
+        image = warm_backend.module("def function(): print('old')")
+        requests = [warm_backend.request_for(image) for _ in range(3)]
+        _, old = await run(warm_backend, requests[0])
+        (warm_backend.folder / "project-1" / "main.py").write_text("def function(): print('newer')")
+
+        assert await cold(warm_backend, requests[1]) == ["newer"]
+        _, new = await run(warm_backend, requests[2])
+
+        assert (old, new) == (["old"], ["newer"])
+        assert [started(warm_backend, request).warm for request in requests] == [True, False, True]
+
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [
+            (
+                "import threading as t\nt.Thread(target=t.Event().wait, daemon=True).start()\n",
+                "1 thread started by the import would be missing in a forked process",
+            ),
+            ("import os\nos.fork = lambda: 0\n", "the import has replaced os.fork"),
+            ("import os\nos.environ['CONTROL_PLANE_API_KEY']\n", "the import failed: KeyError"),
+            ("import os\nos._exit(3)\n", "its process has ended"),
+            ("import os\nos.utime(__file__)\n", "main.py has changed"),
+        ],
+        ids=["thread", "replaced", "key", "exit", "written"],
+    )
+    async def test_what_cannot_be_forked_starts_cold(
+        self,
+        warm_backend: WarmBackend,
+        capsys: pytest.CaptureFixture[str],
+        code: str,
+        reason: str,
+    ) -> None:
+        image = warm_backend.module(code + "def function(): print('ran')\n")
+        first, second = (warm_backend.request_for(image) for _ in range(2))
+
+        lines = await cold(warm_backend, first)
+        assert not await settled(warm_backend, first)
+        await no_parents(warm_backend)
+
+        assert await cold(warm_backend, second) == lines
+        assert warm_backend.warm_first.warm_parents().count() == 0
+        assert not started(warm_backend, second).warm
+        assert capsys.readouterr().out.count(reason) == 1
+        assert lines == ([] if "_exit" in code else ["ran"])
+
+
+class TestIsolation:
+    async def test_a_call_sees_nothing_of_another(self, warm_backend: WarmBackend) -> None:
+        code = """
+import os, time
+calls = []
+def function():
+    calls.append(os.environ["TOKEN"])
+    open("file", "x").close()
+    print(calls, flush=True)
+    time.sleep(60)
+"""
+        image = warm_backend.module(code)
+        first, second = (
+            warm_backend.request_for(image, environment={"TOKEN": f"token-{name}"})
+            for name in ("first", "second")
+        )
+        for request in (first, second):
+            worker = await warm_backend.provisioner.provision(request)
+            line = f"[{request.environment['TOKEN']!r}]"
+            await wait_for_line(warm_backend.provisioner, worker, line)
+
+        [parent] = parent_processes(warm_backend)
+        theirs = started(warm_backend, second)
+        for pid in (parent, theirs.shim.pid, theirs.program.pid):
+            memory = memory_of(pid)
+            assert first.environment["TOKEN"].encode() not in memory
+            assert first.environment["CONTROL_PLANE_API_KEY"].encode() not in memory
+            # It would have been found.
+            assert (second.environment["TOKEN"].encode() in memory) == (pid != parent)
+
+    async def test_the_environment_is_a_cold_worker_s(self, warm_backend: WarmBackend) -> None:
+        code = """
+import os, tempfile
+os.environ["SET_BY_THE_IMPORT"] = tempfile.gettempdir()
+def function():
+    for name, value in sorted(os.environ.items()):
+        print(name, value)
+    print(tempfile.gettempdir())
+    for entry in sorted(open("/proc/self/environ").read().strip("\\0").split("\\0")):
+        print("proc", entry)
+"""
+        image = warm_backend.module(code)
+        requests = [warm_backend.request_for(image) for _ in range(2)]
+        lines = [await cold(warm_backend, requests[0])]
+        assert await settled(warm_backend, requests[0])
+        lines.append(await cold(warm_backend, requests[1]))
+        assert started(warm_backend, requests[1]).warm
+
+        def alike(line: str) -> str:
+            for request in requests:
+                line = line.replace(request.execution_id, "exe")
+            # Paths that the import has learnt are those of the process that has imported.
+            return re.sub(r"^(SET_BY_THE_IMPORT) .*", r"\1", line)
+
+        assert [alike(line) for line in lines[1]] == [alike(line) for line in lines[0]]
+
+    async def test_what_the_import_prints_is_in_each_log(self, warm_backend: WarmBackend) -> None:
+        code = "import os\nos.system('echo one')\nprint('two', end='')\ndef function(): print('!')"
+        image = warm_backend.module(code)
+
+        outputs = [(await run(warm_backend, warm_backend.request_for(image)))[1] for _ in range(2)]
+
+        assert outputs == [["one", "two!"]] * 2
+
+    async def test_files_of_the_import_stay_while_they_are_used(
+        self, warm_backend: WarmBackend
+    ) -> None:
+        code = """
+import os, tempfile, time
+made = tempfile.NamedTemporaryFile()
+def function():
+    print("ready", flush=True)
+    while os.path.exists(made.name) and not os.path.exists("../release"):
+        time.sleep(0.01)
+    print(os.path.exists(made.name))
+"""
+        request = warm_backend.request_for(warm_backend.module(code))
+        worker = await warm_backend.provisioner.provision(request)
+        await wait_for_line(warm_backend.provisioner, worker, "ready")
+        [parent] = parent_processes(warm_backend)
+
+        os.kill(parent, signal.SIGKILL)
+        await no_parents(warm_backend)
+        warm_backend.release(request.execution_id)
+
+        await wait_for_end(warm_backend.provisioner, worker)
+        page = await warm_backend.provisioner.read_logs(worker, offset="", ended=True)
+        assert page.lines == ["ready", "True"]
+
+
+class TestBounds:
+    async def test_an_idle_parent_goes(self, tmp_path: Path) -> None:
+        async with with_limits(tmp_path, WarmLimits(idle_seconds=0.3)) as backend:
+            request = backend.request(Behaviour.EXITS_WITH_3)
+            await run(backend, request)
+
+            await no_parents(backend)
+
+            assert [path.name for path in (backend.workers.parent / "warm").rglob("warm-*")] == []
+
+    async def test_an_old_parent_goes_although_it_is_used(self, tmp_path: Path) -> None:
+        async with with_limits(tmp_path, WarmLimits(age_seconds=1)) as backend:
+            # One that ends at the moment of a start is none.
+            backend.all_warm = False
+            image = backend.project("")
+            await run(backend, backend.request_for(image))
+            [parent] = parent_processes(backend)
+            while parent in process_ids():
+                await run(backend, backend.request_for(image))
+
+    async def test_as_many_as_the_project_wants(self, warm_backend: WarmBackend) -> None:
+        image = warm_backend.module("def a(): print('a')\ndef b(): print('b')\n", warm=1)
+        first = warm_backend.request_for(image, function="a")
+        second = warm_backend.request_for(image, function="b")
+        await cold(warm_backend, first)
+        assert await settled(warm_backend, first)
+
+        assert await cold(warm_backend, second) == ["b"]
+
+        assert warm_backend.warm_first.warm_parents().count() == 1
+
+    async def test_as_many_as_the_operator_allows(self, tmp_path: Path) -> None:
+        async with with_limits(tmp_path, WarmLimits(parents=1)) as backend:
+            first, second = (backend.request(Behaviour.EXITS_WITH_3) for _ in range(2))
+            second = dataclasses.replace(second, version_id=VersionId("ver-" + "1" * 32))
+            await cold(backend, first)
+            assert await settled(backend, first)
+
+            await cold(backend, second)
+
+            assert backend.warm_first.warm_parents().count() == 1
+
+    async def test_an_import_without_end(self, tmp_path: Path) -> None:
+        async with with_limits(tmp_path, WarmLimits(import_seconds=0.5)) as backend:
+            code = """
+import os, time
+if os.path.exists(os.environ["CONTROL_PLANE_PROJECT_FOLDER"] + "/hang"):
+    os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")
+    time.sleep(60)
+def function(): print("ran")
+"""
+            request = backend.request_for(backend.module(code))
+            (backend.folder / "project-1" / "hang").touch()
+            warm = backend.warm_first.warm_parents()
+            warm.want(request, backend.project_of(request))
+
+            assert not await settled(backend, request)
+
+            await no_parents(backend)
+
+
+class TestTrouble:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("provisioners.process.warm.handle.ANSWER_SECONDS", 1.0)
+
+    async def test_a_killed_parent_leaves_its_workers(self, warm_backend: WarmBackend) -> None:
+        provisioner = warm_backend.warm_first
+        image = warm_backend.project("print('ready', flush=True)\nwait_for_release()\nsys.exit(3)")
+        running = warm_backend.request_for(image)
+        worker = await provisioner.provision(running)
+        await wait_for_line(provisioner, worker, "ready")
+        [parent] = parent_processes(warm_backend)
+
+        os.kill(parent, signal.SIGKILL)
+        await gone(parent)
+
+        assert await provisioner.observe(worker) == Running()
+        next_one = await cold_start(warm_backend, image)
+        warm_backend.release(next_one.execution_id)
+        warm_backend.release(running.execution_id)
+        assert (await wait_for_end(provisioner, worker)).exit_code == 3
+        assert warm_backend.processes_of(running.execution_id) == []
+
+    @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+    async def test_a_parent_that_does_not_answer(
+        self, warm_backend: WarmBackend, number: signal.Signals
+    ) -> None:
+        request = warm_backend.request(Behaviour.EXITS_WITH_3)
+        await warm_backend.warm_first.warm_up(request)
+        [parent] = parent_processes(warm_backend)
+        os.kill(parent, number)
+
+        assert await cold(warm_backend, request) == ["one", "two"]
+
+        assert warm_backend.starts(request.execution_id) == 1
+        assert not started(warm_backend, request).warm
+        await gone(parent)
+
+    @pytest.mark.parametrize(
+        "hook",
+        [
+            "os.register_at_fork(after_in_child=lambda: time.sleep(60))",
+            "json.loads = lambda *_: time.sleep(60)",
+            "json.loads = lambda *_: os._exit(1)",
+        ],
+        ids=["before-the-lock", "with-the-lock", "dies-with-the-lock"],
+    )
+    async def test_a_forked_worker_that_does_not_answer(
+        self, warm_backend: WarmBackend, hook: str
+    ) -> None:
+        code = f"import json, os, time\nif 'CONTROL_PLANE_API_KEY' not in os.environ:\n    {hook}\n"
+        image = warm_backend.module(code + "def function(): print('ran')\n")
+        request = warm_backend.request_for(image)
+        await warm_backend.warm_first.warm_up(request)
+        [parent] = parent_processes(warm_backend)
+
+        assert await cold(warm_backend, request) == ["ran"]
+
+        assert not started(warm_backend, request).warm
+        await gone(parent)
+
+    async def test_parents_that_are_killed_at_any_moment(self, warm_backend: WarmBackend) -> None:
+        warm_backend.all_warm = False
+        image = warm_backend.project("print('ran')")
+        for number in range(12):
+            request = warm_backend.request_for(image)
+            await warm_backend.warm_first.warm_up(request)
+            [parent] = parent_processes(warm_backend)
+            # From before the fork to after the start.
+            timer = threading.Timer(number * 0.0015, os.kill, (parent, signal.SIGKILL))
+            timer.start()
+
+            assert await cold(warm_backend, request) == ["ran"]
+
+            timer.join()
+            assert warm_backend.starts(request.execution_id) == 1
+            await gone(parent)
+
+    async def test_what_an_import_has_started_ends_with_the_parent(
+        self, warm_backend: WarmBackend
+    ) -> None:
+        code = """
+import os
+os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60")
+def function(): print("ran")
+"""
+        request = warm_backend.request_for(warm_backend.module(code))
+        assert (await run(warm_backend, request))[1] == ["ran"]
+        parents = parent_processes(warm_backend)
+        assert len(parents) == 2
+
+        os.kill(min(parents), signal.SIGKILL)
+
+        await no_parents(warm_backend)
+
+    @pytest.mark.parametrize("doing", ["pass", "time.sleep(60)"], ids=["waits", "imports"])
+    async def test_parents_end_with_the_temporal_worker(
+        self, warm_backend: WarmBackend, doing: str
+    ) -> None:
+        code = f"""
+import os, time
+if 'CONTROL_PLANE_API_KEY' not in os.environ:
+    open(os.environ["CONTROL_PLANE_PROJECT_FOLDER"] + "/mark", "x").close()
+    {doing}
+def function():
+    while not os.path.exists("../release"):
+        time.sleep(0.01)
+"""
+        image = warm_backend.module(code)
+        request = warm_backend.request_for(image)
+        warm_backend.all_warm = False
+        with driver(warm_backend, request=dataclasses.asdict(request)) as (process, _):
+
+            async def there() -> bool:
+                return (warm_backend.folder / "project-1" / "mark").exists()
+
+            await until(there, what="a parent in the other process", timeout=60)
+            process.kill()
+            process.wait()
+
+        await no_parents(warm_backend)
+        worker = await ProcessProvisioner.provision(warm_backend.warm_first, request)
+        assert await warm_backend.provisioner.observe(worker) == Running()
+        # The next process clears its folder; that of a process that is there stays.
+        await warm_backend.another()
+        assert len(list((warm_backend.workers.parent / "warm").iterdir())) == 2
+
+    async def test_a_warm_worker_outlives_the_temporal_worker(
+        self, warm_backend: WarmBackend
+    ) -> None:
+        request = warm_backend.request(Behaviour.RUNS)
+        order = dataclasses.asdict(request)
+        with driver(warm_backend, request=order, warm=True) as (process, answer):
+            process.kill()
+            process.wait()
+
+        provisioner = warm_backend.warm_first
+        worker = await ProcessProvisioner.provision(provisioner, request)
+        assert worker.state == json.loads(answer)["state"]
+        await wait_for_line(provisioner, worker, "ready")
+        ended = await provisioner.terminate(request.execution_id, worker, grace=20)
+        assert ended.exit_code == 0
+        assert warm_backend.starts(request.execution_id) == 1
+        assert started(warm_backend, request).warm
+        # What the killed process has left is cleared away by the next one.
+        await warm_backend.another()
+        assert len(list((warm_backend.workers.parent / "warm").iterdir())) == 2
