@@ -98,6 +98,7 @@ async def wait_for_end(
 
 async def wait_for_line(provisioner: Provisioner, worker: WorkerRecord, line: str) -> None:
     """Wait until a worker has printed a line."""
+
     async def printed() -> bool:
         return line in (await provisioner.read_logs(worker, offset="", ended=False)).lines
 

@@ -24,7 +24,7 @@ from registry.database.tables import Base
 
 logger = structlog.get_logger(__name__)
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 """Alembic's folder: its environment and the versions."""
 
 LOCK_TIMEOUT: Final = "200ms"

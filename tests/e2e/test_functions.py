@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repository import ROOT
 from tests.support.harness import function_spec
+from tests.support.repository import ROOT
 from tests.support.stack.caller import Version
 from tests.support.stack.processes import (
     Json,
