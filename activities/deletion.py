@@ -17,9 +17,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.heartbeat import heartbeating
 from core.ids import InvocationId, ProjectId, VersionId
 from core.messages import (
-    ProjectCancelled,
+    ProjectCancelProgress,
     ProjectCancelRequest,
-    ProjectRowsDeleted,
+    ProjectRowsProgress,
     ProjectRowsRequest,
 )
 from registry.database.engine import Registry
@@ -55,13 +55,13 @@ class DeletionActivities:
         self._pieces = pieces or PostgresPieces(registry)
 
     @activity.defn
-    async def cancel_project(self, request: ProjectCancelRequest) -> ProjectCancelled:
+    async def cancel_project(self, request: ProjectCancelRequest) -> ProjectCancelProgress:
         """Cancel what runs in a project; end at once what has no open execution."""
         clock = _Clock()
         ended = running = 0
         async with heartbeating():
             if not await self._is_requested(request.project_id):
-                return ProjectCancelled()
+                return ProjectCancelProgress()
             async with self._registry.autocommit() as session:
                 functions = await deletion.list_running_functions(
                     session, request.project_id, start=request.from_function
@@ -70,7 +70,7 @@ class DeletionActivities:
                 more = True
                 while more:
                     if clock.is_over():
-                        return ProjectCancelled(
+                        return ProjectCancelProgress(
                             ended=ended, running=running, next_function=function_id
                         )
                     async with self._registry.transaction() as session:
@@ -81,32 +81,32 @@ class DeletionActivities:
                 # Also those that were asked before: it is harmless, and mends a lost first time.
                 await _each(self._cancel_workflow, cancelled.running)
                 running += len(cancelled.running)
-        return ProjectCancelled(ended=ended, running=running)
+        return ProjectCancelProgress(ended=ended, running=running)
 
     @activity.defn
-    async def delete_project_rows(self, request: ProjectRowsRequest) -> ProjectRowsDeleted:
+    async def delete_project_rows(self, request: ProjectRowsRequest) -> ProjectRowsProgress:
         """Delete the ended invocations of a project, and then what is left of it."""
         clock = _Clock()
         deleted = 0
         async with heartbeating():
             if not await self._is_requested(request.project_id):
-                return ProjectRowsDeleted()
+                return ProjectRowsProgress()
             async with self._registry.autocommit() as session:
                 versions = await deletion.list_versions(session, request.project_id)
             for version_id in versions:
                 while batch := await self._delete_batch(version_id):
                     deleted += batch
                     if clock.is_over():
-                        return ProjectRowsDeleted(invocations=deleted, complete=False)
+                        return ProjectRowsProgress(invocations=deleted, complete=False)
             complete = await self._delete_the_rest(request.project_id, clock)
-        return ProjectRowsDeleted(invocations=deleted, complete=complete)
+        return ProjectRowsProgress(invocations=deleted, complete=complete)
 
     async def _delete_batch(self, version_id: VersionId) -> int:
         async with self._registry.autocommit() as session:
             batch = await deletion.next_batch(session, version_id)
         if not batch.invocation_ids:
             return 0
-        await self._end_workflows(batch.workflow_left)
+        await self._end_workflows(batch.workflows_to_end)
         for step in (deletion.cut_off_children, deletion.delete_log_chunks):
             async with self._registry.autocommit() as session:
                 while await step(session, batch.invocation_ids) == deletion.ROWS_AT_ONCE:

@@ -20,7 +20,7 @@ from activities.outcomes import OutcomeFollower
 from activities.records import record_of
 from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
-from core.messages import FunctionRef, Woken, WorkerExit, WorkerRef
+from core.messages import FunctionRef, WakeList, WorkerExit, WorkerRef
 from core.states import WorkerStatus
 from core.tokens import ExecutionTokens
 from provisioners.base import (
@@ -34,6 +34,7 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
+from registry import explanations
 from registry.changes import Changes
 from registry.database.engine import Registry
 from registry.database.tables import Function
@@ -89,13 +90,13 @@ class ProvisioningActivities:
         self._outcomes = OutcomeFollower(provisioner, registry, changes)
 
     @activity.defn
-    async def prepare_function(self, ref: FunctionRef) -> Woken:
+    async def prepare_function(self, ref: FunctionRef) -> WakeList:
         """Prepare a function and mark it READY; returns the waiting invocations to wake."""
         async with heartbeating():
             async with self._registry.autocommit() as session:
                 context = await preparation.get_function_context(session, ref.function_id)
             if context is None:
-                return Woken()
+                return WakeList()
             request = FunctionToPrepare(
                 project_name=context.project.name,
                 version_id=VersionId(context.version.id),
@@ -114,12 +115,12 @@ class ProvisioningActivities:
                     raise
             async with self._registry.transaction() as session:
                 wake = await preparation.record_prepared(session, ref.function_id, details=details)
-            return Woken(wake=wake)
+            return WakeList(wake=wake)
 
     async def _show_preparation_trouble(
         self, context: FunctionContext, error: ProvisionerError
     ) -> None:
-        trouble = f"the provisioner says: {_first_line_of(error)}; tried again"
+        trouble = explanations.tried_again(_first_line_of(error))
         if trouble != context.function.preparation_error:
             async with self._registry.transaction() as session:
                 await preparation.record_preparation_trouble(
@@ -162,24 +163,19 @@ class ProvisioningActivities:
                     await self._provisioner.forget(execution_id)
                 raise
             except ProvisionerError as error:
-                trouble = f": the provisioner says: {_first_line_of(error)}; tried again"
-                await self._show_trouble(context, trouble)
+                trouble = explanations.tried_again(_first_line_of(error))
+                await self._show_trouble(execution_id, trouble)
                 raise
         async with self._registry.autocommit() as session:
             await workers.record_worker(
                 session, record.execution_id, state=record.state, details=details
             )
         if activity.info().attempt > 1:
-            await self._show_trouble(context, "")
+            await self._show_trouble(execution_id, None)
 
-    async def _show_trouble(self, context: ExecutionContext, trouble: str) -> None:
-        attempts = context.function.max_retries + 1
+    async def _show_trouble(self, execution_id: ExecutionId, trouble: str | None) -> None:
         async with self._registry.autocommit() as session:
-            await workers.record_provisioning_trouble(
-                session,
-                ExecutionId(context.execution.id),
-                detail=f"attempt {context.execution.attempt} of {attempts}{trouble}",
-            )
+            await workers.record_provisioning_trouble(session, execution_id, trouble=trouble)
 
     @activity.defn
     async def watch_worker(self, ref: WorkerRef) -> WorkerExit:
@@ -255,7 +251,7 @@ class ProvisioningActivities:
                     except ProvisionerError as error:
                         async with self._registry.autocommit() as session:
                             await workers.record_termination_trouble(
-                                session, ref.execution_id, detail=str(error)[:_MAX_ERROR_LENGTH]
+                                session, ref.execution_id, trouble=str(error)[:_MAX_ERROR_LENGTH]
                             )
                         raise
 

@@ -18,17 +18,22 @@ from activities.records import record_of
 from activities.tally import LEFT, MAX_REPAIRS, Tally
 from core.clock import utc_now
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
-from core.ids import ExecutionId, FunctionId, InvocationId
-from core.messages import Repaired, SweepRequest
+from core.ids import (
+    ExecutionId,
+    FunctionId,
+    InvocationId,
+    deletion_workflow_id,
+    preparation_workflow_id,
+)
+from core.messages import Repairs, SweepRequest
 from core.temporal.dispatch import Dispatcher
-from core.temporal.names import deletion_workflow_id, preparation_workflow_id
 from core.temporal.states import WorkflowStates
 from provisioners.base import Provisioner, ProvisionerError
 from registry.database.engine import Registry
 from registry.database.tables import Execution
 from registry.transitions import sweep
 from registry.transitions.cancellation import request_cancellation
-from registry.transitions.slots import call_next, lock_function
+from registry.transitions.slots import lock_function, offer_slots
 from registry.transitions.sweep import ProjectToDelete, UnpreparedVersion
 
 logger = structlog.get_logger(__name__)
@@ -47,9 +52,9 @@ ENDED_BY_HAND = "invocations cancelled whose workflow was ended by hand"
 WORKFLOWS_WOKEN = "workflows woken whose invocation was deleted"
 REJOINED = "invocations brought back into the queue"
 CANCEL_REPEATED = "cancellations passed on to Temporal"
-DESCENDANTS = "invocations cancelled with what had called them"
-CALLED = "waiting invocations called to free slots"
-CALLED_AGAIN = "called invocations woken again"
+DESCENDANTS = "invocations cancelled with their parent"
+OFFERED = "free slots offered to waiting invocations"
+OFFERED_AGAIN = "invocations woken again that were offered a slot"
 PREPARATIONS = "preparations of versions started"
 DELETIONS = "deletions of projects started"
 LEFTOVERS = "leftover workers ended"
@@ -105,7 +110,7 @@ class SweepActivities:
         self._stubborn: set[ExecutionId] = set()
 
     @activity.defn
-    async def compare_with_temporal(self, request: SweepRequest) -> Repaired:
+    async def compare_with_temporal(self, request: SweepRequest) -> Repairs:
         """See to it that each RUNNING invocation has an open workflow, and that both agree."""
         before = _grace_ago(request)
         done = Tally()
@@ -120,41 +125,41 @@ class SweepActivities:
                 await done.repair_each(found.missing, self._wake_missing)
             async with self._registry.autocommit() as session:
                 closed = await sweep.list_ended_with_open_execution(
-                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
+                    session, pool=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
             await done.repair_each(closed, self._begin_again)
         return _report(request, done)
 
     @activity.defn
-    async def call_waiters(self, request: SweepRequest) -> Repaired:
-        """See to it that no slot stays free while somebody waits for it."""
+    async def call_waiters(self, request: SweepRequest) -> Repairs:
+        """See to it that no slot stays free while an invocation waits for it."""
         before = _grace_ago(request)
         done = Tally()
         async with heartbeating():
             async with self._registry.autocommit() as session:
                 functions = await sweep.list_functions_with_idle_slots(
-                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
+                    session, pool=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
-                called = await sweep.list_called(
-                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
+                offered = await sweep.list_offered(
+                    session, pool=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
             for function_id in functions:
-                to_wake = await self._call_next(function_id)
+                to_wake = await self._offer_slots(function_id)
                 untold = await self._dispatcher.wake(to_wake)
-                done.add(CALLED, len(to_wake) - len(untold))
-            untold = await self._dispatcher.wake(called)
-            done.add(CALLED_AGAIN, len(called) - len(untold))
+                done.add(OFFERED, len(to_wake) - len(untold))
+            untold = await self._dispatcher.wake(offered)
+            done.add(OFFERED_AGAIN, len(offered) - len(untold))
         return _report(request, done)
 
     @activity.defn
-    async def start_other_workflows(self, request: SweepRequest) -> Repaired:
+    async def start_other_workflows(self, request: SweepRequest) -> Repairs:
         """See to it that versions are prepared, and that projects are deleted."""
         before = _grace_ago(request)
         done = Tally()
         async with heartbeating():
             async with self._registry.autocommit() as session:
                 versions = await sweep.list_unprepared_versions(
-                    session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
+                    session, pool=request.provisioner, before=before, limit=MAX_REPAIRS
                 )
                 projects = await sweep.list_projects_to_delete(
                     session, before=before, limit=MAX_REPAIRS
@@ -164,7 +169,7 @@ class SweepActivities:
         return _report(request, done)
 
     @activity.defn
-    async def end_leftover_workers(self, request: SweepRequest) -> Repaired:
+    async def end_leftover_workers(self, request: SweepRequest) -> Repairs:
         """End the workers that belong to no open execution."""
         done = Tally()
         async with heartbeating():
@@ -185,7 +190,7 @@ class SweepActivities:
     ) -> None:
         async with self._registry.autocommit() as session:
             forgotten = await sweep.list_forgotten_descendants(
-                session, provisioner=request.provisioner, before=before, limit=MAX_REPAIRS
+                session, pool=request.provisioner, before=before, limit=MAX_REPAIRS
             )
         for invocation_id in forgotten:
             try:
@@ -206,7 +211,7 @@ class SweepActivities:
             async with self._registry.autocommit() as session:
                 running = await sweep.list_running(
                     session,
-                    provisioner=request.provisioner,
+                    pool=request.provisioner,
                     after=after,
                     before=before,
                     limit=self._range_size,
@@ -268,20 +273,22 @@ class SweepActivities:
     async def _wake_missing(self, invocation_id: InvocationId) -> str | None:
         return None if await self._dispatcher.wake([invocation_id]) else WORKFLOWS_WOKEN
 
-    async def _call_next(self, function_id: FunctionId) -> Sequence[InvocationId]:
+    async def _offer_slots(self, function_id: FunctionId) -> Sequence[InvocationId]:
         async with self._registry.transaction() as session:
             context = await lock_function(session, function_id)
             if context is None:
                 return []
-            caller = activity.info().workflow_id or ""
-            return await call_next(session, context.function, caller=caller)
+            sweep_id = activity.info().workflow_id or ""
+            return await offer_slots(session, context.function, offered_by=sweep_id)
 
     async def _start_preparation(self, version: UnpreparedVersion) -> str | None:
         state = await self._states.look(preparation_workflow_id(version.version_id))
         if state is not None and state.is_open:
             return None
         started = await self._dispatcher.start_preparation(
-            version.version_id, project_name=version.project_name
+            version.version_id,
+            project_name=version.project_name,
+            default_pool=version.default_pool,
         )
         return PREPARATIONS if started else LEFT
 
@@ -327,7 +334,7 @@ def _grace_ago(request: SweepRequest) -> datetime:
     return utc_now() - timedelta(seconds=request.grace_seconds)
 
 
-def _report(request: SweepRequest, done: Tally) -> Repaired:
+def _report(request: SweepRequest, done: Tally) -> Repairs:
     for name, count in done.counts.items():
         logger.info("sweep", provisioner=request.provisioner, count=count, what=name)
-    return Repaired(counts=done.counts)
+    return Repairs(counts=done.counts)

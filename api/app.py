@@ -95,6 +95,7 @@ def create_app(
     registry: Registry,
     changes: Changes,
     dispatcher: Dispatcher,
+    default_pool: str,
     api_key: str,
     tokens: ExecutionTokens,
     api_settings: ApiSettings,
@@ -108,6 +109,7 @@ def create_app(
         registry: Postgres; the caller closes it.
         changes: what requests wait for; the caller starts and closes it.
         dispatcher: Temporal.
+        default_pool: where functions run whose version's definition names no pool.
         api_key: the bearer token of users.
         tokens: derives and verifies the bearer tokens of workers.
         api_settings: what only the API reads.
@@ -122,6 +124,7 @@ def create_app(
         pieces=pieces or PostgresPieces(registry),
         reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
         dispatcher=dispatcher,
+        default_pool=default_pool,
         errands=Errands(),
         api_key=api_key,
         tokens=tokens,

@@ -30,8 +30,8 @@ async def run_api(
     """Run the API until SIGTERM or SIGINT.
 
     Args:
-        provisioner: the exact name of the kind whose Temporal worker is to run this API's
-            invocations.
+        provisioner: the exact name of the kind that runs the functions of versions whose definition
+            names no pool.
         host: address to listen at.
         port: port to listen at; 0 for any free one.
         create_tables: bring the registry's schema up to date first.
@@ -62,9 +62,9 @@ async def run_api(
                     dispatcher=Dispatcher(
                         client,
                         task_queue=temporal_settings.temporal_task_queue,
-                        provisioner=provisioner,
                         heartbeat_seconds=temporal_settings.temporal_heartbeat_seconds,
                     ),
+                    default_pool=provisioner,
                     api_key=key_settings.control_plane_api_key.get_secret_value(),
                     tokens=ExecutionTokens(key_settings.token_secret()),
                     api_settings=api_settings,

@@ -141,7 +141,6 @@ class _Calls:
                     function_name=ENDED,
                     input_="{}",
                     parent=parent,
-                    provisioner="process",
                 )
 
         async def answer() -> None:
@@ -170,7 +169,8 @@ async def _filled(rows: int, postgres: EmbeddedPostgres, client: Client) -> Asyn
             registry=registry,
             changes=await stack.enter_async_context(Changes(registry)),
             # Nobody listens on this queue: workflows are started, as always, and never run.
-            dispatcher=Dispatcher(client, task_queue="bench-listing", provisioner="process"),
+            dispatcher=Dispatcher(client, task_queue="bench-listing"),
+            default_pool="process",
             api_key=_KEY,
             tokens=ExecutionTokens(_KEY),
             api_settings=ApiSettings(),

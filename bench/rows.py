@@ -92,7 +92,7 @@ async def fill(registry: Registry, *, rows: int) -> Filled:
             project_name=PROJECT,
             default_docker_image="image",
             functions=[_spec(name) for name in FUNCTIONS],
-            provisioner="process",
+            default_pool="process",
         )
     ids = {function.name: function.id for function in version.functions}
     many = [ids[name] for name in FUNCTIONS if name.startswith("one-of-many-")]

@@ -1,4 +1,8 @@
-"""Identifiers: a prefix and 32 lower-case hex digits, ordered by the time of their creation."""
+"""Identifiers: a prefix and 32 lower-case hex digits, ordered by the time of their creation.
+
+Also the ids of workflows, which are made from them. The id of an invocation's workflow is the
+invocation id itself.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -60,6 +64,16 @@ def run_id_of_execution(execution_id: str) -> str:
     if shape is None or not execution_id.startswith("exe-"):
         raise ValueError(f"{execution_id!r} is not an execution id")
     return str(UUID(shape.group(1)))
+
+
+def preparation_workflow_id(version_id: VersionId) -> str:
+    """Name the workflow that prepares a version."""
+    return f"prepare-{version_id}"
+
+
+def deletion_workflow_id(project_id: ProjectId) -> str:
+    """Name the workflow that deletes a project."""
+    return f"delete-{project_id}"
 
 
 def creation_time_of(resource_id: str) -> datetime:

@@ -5,12 +5,14 @@ No user data (input, output, error text beyond one line) goes in here.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
 from core.ids import ExecutionId, FunctionId, InvocationId, ProjectId, VersionId
+from core.retries import RetryPauses
 from core.states import Cause, InterruptReason, Phase
 
 
@@ -18,7 +20,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class InvocationCall(_Model):
+@dataclass(frozen=True, kw_only=True)
+class InvocationStart:
+    """The facts about an invocation that its workflow is started with; not itself recorded."""
+
+    invocation_id: InvocationId
+    project_name: str
+    version_id: VersionId
+    function_name: str
+    pool: str
+    """Where the function's executions run."""
+    created_at: datetime
+    timeout_seconds: int
+    max_retries: int
+    pauses: RetryPauses
+
+
+class InvocationInput(_Model):
     """Input of `InvocationWorkflow`."""
 
     invocation_id: InvocationId
@@ -29,7 +47,7 @@ class InvocationCall(_Model):
     max_attempts: int
     """Executions that there may be at most: max_retries + 1."""
     provisioner_queue: str
-    """Task queue of the provisioner's activities."""
+    """Task queue of the provisioner's activities, where `Admission` names none."""
     heartbeat_seconds: float = 10.0
     """Seconds without a heartbeat after which an activity is run again elsewhere."""
 
@@ -54,7 +72,7 @@ class OpenRequest(_Model):
     execution_id: ExecutionId
 
 
-class Opened(_Model):
+class Admission(_Model):
     """Answer of `open_execution`."""
 
     verdict: Verdict
@@ -68,6 +86,10 @@ class Opened(_Model):
     stale_execution_id: ExecutionId | None = None
     interrupt: InterruptReason | None = None
     """With STALE: why the invocation is to end; None if it goes on."""
+    pool: str | None = None
+    """Where the execution runs: the admitted or the stale one."""
+    provisioner_queue: str | None = None
+    """Task queue of that pool's activities. Absent in old histories: the invocation's then."""
     wake: Sequence[str] = []
     """Workflow ids: queued invocations that a slot is free for now, the project's deletion."""
 
@@ -102,14 +124,14 @@ class CloseRequest(_Model):
     """Set if no worker could be made."""
 
 
-class WaitingEnd(_Model):
+class EndWaitingRequest(_Model):
     """Input of `end_waiting`: an invocation ends while it has no execution."""
 
     invocation_id: InvocationId
     reason: InterruptReason
 
 
-class Closed(_Model):
+class Decision(_Model):
     """Answer of `close_execution` and `end_waiting`."""
 
     final: bool
@@ -119,7 +141,7 @@ class Closed(_Model):
     cause: Cause | None = None
     detail: str | None = None
     wake: Sequence[str] = []
-    """As in `Opened`."""
+    """As in `Admission`."""
     pause_seconds: int | None = None
     """With a retry: the pause that Temporal makes before it."""
 
@@ -130,11 +152,12 @@ class WorkerRef(_Model):
     execution_id: ExecutionId
 
 
-class Preparation(_Model):
+class PreparationInput(_Model):
     """Input of `VersionPreparationWorkflow`."""
 
     version_id: VersionId
     provisioner_queue: str
+    """Task queue of the version's default pool, for a function that names none."""
     heartbeat_seconds: float = 10.0
 
 
@@ -143,6 +166,8 @@ class FunctionRef(_Model):
 
     function_id: FunctionId
     function_name: str
+    provisioner_queue: str | None = None
+    """Task queue of its pool's activities. Absent in old histories: the version's then."""
 
 
 class FunctionList(_Model):
@@ -167,13 +192,13 @@ class LostWaiters(_Model):
     invocation_ids: Sequence[str]
 
 
-class Woken(_Model):
+class WakeList(_Model):
     """Answer of an activity after which queued invocations are to ask again."""
 
     wake: Sequence[str] = []
 
 
-class ProjectDeletion(_Model):
+class ProjectDeletionInput(_Model):
     """Input of `ProjectDeletionWorkflow`."""
 
     project_id: ProjectId
@@ -194,7 +219,7 @@ class ProjectCancelRequest(_Model):
     """Where an earlier call has stopped; None to begin."""
 
 
-class ProjectCancelled(_Model):
+class ProjectCancelProgress(_Model):
     """Answer of `cancel_project`."""
 
     ended: int = 0
@@ -211,7 +236,7 @@ class ProjectRowsRequest(_Model):
     project_id: ProjectId
 
 
-class ProjectRowsDeleted(_Model):
+class ProjectRowsProgress(_Model):
     """Answer of `delete_project_rows`."""
 
     invocations: int = 0
@@ -234,7 +259,7 @@ class SweepRequest(_Model):
     """Seconds after the end of an execution in which its worker is not taken for a leftover."""
 
 
-class Repaired(_Model):
+class Repairs(_Model):
     """Answer of a sweep's activity."""
 
     counts: dict[str, int] = {}

@@ -67,14 +67,14 @@ class QueueReason(StrEnum):
     """Its workflow has not asked for a slot yet."""
     FUNCTION_LIMIT = "function_limit"
     """The function's max_concurrency is in use."""
-    CALLED = "called"
+    OFFERED = "called"
     """A slot is held free for it; its workflow has been told to ask again."""
     WORKFLOW_LOST = "workflow_lost"
-    """It was called, but its workflow is gone: others pass it until it is started again."""
+    """It was offered a slot, but its workflow is gone: others pass it until it is started again."""
     FUNCTION_NOT_READY = "function_not_ready"
     BACKOFF = "backoff"
     WORKFLOW_LEFT = "workflow_left"
-    """It waits no more: it has ended with its project, and its workflow is still to be told."""
+    """Only in rows of older servers, which now have `workflow_to_end`: it waits no more."""
 
 
 class Cause(StrEnum):

@@ -150,7 +150,7 @@ async def running_stack(
         stack.push_async_callback(registry.close)
         worker_registry = Registry(registry_settings)
         stack.push_async_callback(worker_registry.close)
-        dispatcher = _dispatcher(client, temporal_settings, backend.kind)
+        dispatcher = _dispatcher(client, temporal_settings)
         tokens = ExecutionTokens(keys.token_secret())
         bundle_settings = load(BundleStoreSettings)
         await stack.enter_async_context(
@@ -170,6 +170,7 @@ async def running_stack(
             registry=registry,
             changes=changes,
             dispatcher=dispatcher,
+            default_pool=backend.kind,
             api_key=api_key,
             tokens=tokens,
             api_settings=api_settings,
@@ -304,10 +305,9 @@ async def _temporal(
     )
 
 
-def _dispatcher(client: Client, settings: TemporalSettings, provisioner: str) -> Dispatcher:
+def _dispatcher(client: Client, settings: TemporalSettings) -> Dispatcher:
     return Dispatcher(
         client,
         task_queue=settings.temporal_task_queue,
-        provisioner=provisioner,
         heartbeat_seconds=settings.temporal_heartbeat_seconds,
     )

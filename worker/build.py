@@ -93,7 +93,7 @@ async def temporal_worker(
         client: eager connection to Temporal.
         registry: Postgres.
         provisioner: makes the workers of executions; started and closed here.
-        dispatcher: starts and cancels workflows of this provisioner's kind, for the sweep.
+        dispatcher: starts, cancels and wakes workflows.
         tokens: what workers' credentials are derived with.
         settings: addresses and limits.
         task_queue: prefix of the queues' names.
@@ -193,7 +193,7 @@ async def temporal_worker(
         if settings.sweep_interval_seconds:
             await keep_sweep_schedule(
                 client,
-                dispatcher.sweep_request(),
+                dispatcher.sweep_request(provisioner.kind),
                 task_queue=task_queue,
                 every=timedelta(seconds=settings.sweep_interval_seconds),
             )

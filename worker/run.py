@@ -64,7 +64,6 @@ async def run_worker(*, provisioner: str, create_tables: bool, delete_tables: bo
                 dispatcher=Dispatcher(
                     client,
                     task_queue=temporal_settings.temporal_task_queue,
-                    provisioner=backend.kind,
                     heartbeat_seconds=temporal_settings.temporal_heartbeat_seconds,
                 ),
                 tokens=ExecutionTokens(key_settings.token_secret()),

@@ -10,7 +10,7 @@ cancellation of `run`. Both set `_interruption`, which every wait below looks at
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -27,14 +27,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.registry import RegistryActivities
     from core.ids import ExecutionId, execution_id_of_run
     from core.messages import (
-        Closed,
+        Admission,
         CloseRequest,
+        Decision,
+        EndWaitingRequest,
         InterruptRequest,
-        InvocationCall,
-        Opened,
+        InvocationInput,
         OpenRequest,
         Verdict,
-        WaitingEnd,
         WorkerExit,
         WorkerRef,
     )
@@ -50,8 +50,11 @@ class InvocationWorkflow:
     """Runs one invocation to its end."""
 
     @workflow.init
-    def __init__(self, call: InvocationCall) -> None:
-        self._call = call
+    def __init__(self, input_: InvocationInput) -> None:
+        self._input = input_
+        # That of the execution at hand: another one than the invocation was started with, if its
+        # function's pool is another one.
+        self._provisioner_queue = input_.provisioner_queue
         self._execution_id = execution_id_of_run(workflow.info().run_id)
         self._interruption: InterruptReason | None = None
         self._wakes = 0
@@ -62,10 +65,10 @@ class InvocationWorkflow:
         self._wakes += 1
 
     @workflow.run
-    async def run(self, call: InvocationCall) -> str:
+    async def run(self, input_: InvocationInput) -> str:
         """Run one execution; returns the outcome, or fails so that Temporal runs the next."""
         attempt = asyncio.create_task(self._run_execution())
-        deadline = asyncio.create_task(self._keep_deadline(call))
+        deadline = asyncio.create_task(self._keep_deadline(input_.deadline))
         cancelled = False
         while not attempt.done():
             try:
@@ -78,58 +81,62 @@ class InvocationWorkflow:
                 cancelled = True
                 self._interruption = self._interruption or InterruptReason.CANCELLED
         deadline.cancel()
-        closed = attempt.result()
-        self._explain(f"**{closed.phase or 'Failed'}**: {closed.detail}")
-        return _conclude(closed, cancelled=cancelled)
+        decision = attempt.result()
+        self._explain(f"**{decision.phase or 'Failed'}**: {decision.detail}")
+        return _conclude(decision, cancelled=cancelled)
 
-    async def _keep_deadline(self, call: InvocationCall) -> None:
-        remaining = call.deadline - workflow.now()
+    async def _keep_deadline(self, deadline: datetime) -> None:
+        remaining = deadline - workflow.now()
         if remaining > timedelta(0):
             await workflow.sleep(remaining, summary="timeout of the invocation")
         self._interruption = self._interruption or InterruptReason.TIMED_OUT
 
-    async def _run_execution(self) -> Closed:
-        opened = await self._open()
-        if opened.verdict is not Verdict.ADMITTED:
-            return Closed(final=True, phase=opened.phase, detail=opened.detail)
-        closing = await self._run_worker(opened)
-        closed = await self._close(closing)
-        if closed.final:
-            return closed
-        if closed.pause_seconds is not None:
-            await self._wait_for_deadline_in(timedelta(seconds=closed.pause_seconds), closed.detail)
+    async def _run_execution(self) -> Decision:
+        admission = await self._open()
+        if admission.verdict is not Verdict.ADMITTED:
+            return Decision(final=True, phase=admission.phase, detail=admission.detail)
+        closing = await self._run_worker(admission)
+        decision = await self._close(closing)
+        if decision.final:
+            return decision
+        if decision.pause_seconds is not None:
+            pause = timedelta(seconds=decision.pause_seconds)
+            await self._wait_for_deadline_in(pause, decision.detail)
         if self._interruption is not None:
             # It came while the end of this attempt was being recorded, or just now.
             return await self._end_waiting(self._interruption)
-        return closed
+        return decision
 
     async def _wait_for_deadline_in(self, pause: timedelta, detail: str | None) -> None:
         # In Temporal's back-off no code of this workflow runs, so nobody would keep the deadline.
-        if workflow.now() + pause >= self._call.deadline:
+        if workflow.now() + pause >= self._input.deadline:
             self._explain(f"**Queued**: {detail}, which is after the timeout")
             await workflow.wait_condition(lambda: self._interruption is not None)
 
-    async def _open(self) -> Opened:
+    async def _open(self) -> Admission:
         request = OpenRequest(
-            invocation_id=self._call.invocation_id, execution_id=self._execution_id
+            invocation_id=self._input.invocation_id, execution_id=self._execution_id
         )
         while True:
             seen = self._wakes
-            opened = await workflow.execute_local_activity_method(
+            admission = await workflow.execute_local_activity_method(
                 RegistryActivities.open_execution, request, **REGISTRY_CALL
             )
-            await wake_all(opened.wake)
-            match opened.verdict:
+            self._provisioner_queue = admission.provisioner_queue or self._input.provisioner_queue
+            await wake_all(admission.wake)
+            match admission.verdict:
                 case Verdict.ADMITTED | Verdict.OVER:
-                    return opened
+                    return admission
                 case Verdict.STALE:
-                    await self._end_stale(opened)
+                    await self._end_stale(admission)
                 case Verdict.WAIT:
-                    self._explain(f"**Queued**: {opened.detail}")
-                    await self._wait_for_wake(seen, opened.ask_again_seconds)
+                    self._explain(f"**Queued**: {admission.detail}")
+                    await self._wait_for_wake(seen, admission.ask_again_seconds)
                     if self._interruption is not None:
                         ended = await self._end_waiting(self._interruption)
-                        return Opened(verdict=Verdict.OVER, phase=ended.phase, detail=ended.detail)
+                        return Admission(
+                            verdict=Verdict.OVER, phase=ended.phase, detail=ended.detail
+                        )
 
     async def _wait_for_wake(self, seen: int, ask_again_seconds: float | None) -> None:
         timeout = None if ask_again_seconds is None else timedelta(seconds=ask_again_seconds)
@@ -142,18 +149,18 @@ class InvocationWorkflow:
         except TimeoutError:
             return
 
-    async def _end_waiting(self, reason: InterruptReason) -> Closed:
+    async def _end_waiting(self, reason: InterruptReason) -> Decision:
         ended = await workflow.execute_local_activity_method(
             RegistryActivities.end_waiting,
-            WaitingEnd(invocation_id=self._call.invocation_id, reason=reason),
+            EndWaitingRequest(invocation_id=self._input.invocation_id, reason=reason),
             **REGISTRY_CALL,
         )
         await wake_all(ended.wake)
         return ended
 
-    async def _end_stale(self, opened: Opened) -> None:
+    async def _end_stale(self, admission: Admission) -> None:
         """End what an earlier run left open: it was terminated or reset by hand, or lost."""
-        execution_id, interrupt = opened.stale_execution_id, opened.interrupt
+        execution_id, interrupt = admission.stale_execution_id, admission.interrupt
         if execution_id is None:
             return
         if interrupt is None:
@@ -165,8 +172,8 @@ class InvocationWorkflow:
             CloseRequest(execution_id=execution_id, worker_exit=worker_exit, interrupted=interrupt)
         )
 
-    async def _run_worker(self, opened: Opened) -> CloseRequest:
-        attempt = f"attempt {opened.attempt} of {self._call.max_attempts}"
+    async def _run_worker(self, admission: Admission) -> CloseRequest:
+        attempt = f"attempt {admission.attempt} of {self._input.max_attempts}"
         self._explain(f"**Provisioning** the worker, {attempt}")
         error = await self._provision(attempt)
         if error is not None:
@@ -198,9 +205,9 @@ class InvocationWorkflow:
         provision = workflow.start_activity_method(
             ProvisioningActivities.provision_worker,
             WorkerRef(execution_id=self._execution_id),
-            task_queue=self._call.provisioner_queue,
+            task_queue=self._provisioner_queue,
             start_to_close_timeout=timedelta(minutes=5),
-            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            heartbeat_timeout=timedelta(seconds=self._input.heartbeat_seconds),
             retry_policy=PROVISIONER_RETRIES,
             # After a cancel the call that is under way is waited for: it may have made a worker.
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -244,9 +251,9 @@ class InvocationWorkflow:
         await workflow.execute_activity_method(
             ProvisioningActivities.terminate_worker,
             WorkerRef(execution_id=execution_id),
-            task_queue=termination_queue(self._call.provisioner_queue),
+            task_queue=termination_queue(self._provisioner_queue),
             start_to_close_timeout=timedelta(hours=2),
-            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            heartbeat_timeout=timedelta(seconds=self._input.heartbeat_seconds),
             retry_policy=PROVISIONER_RETRIES,
             summary="end the worker",
         )
@@ -257,40 +264,40 @@ class InvocationWorkflow:
         return workflow.start_activity_method(
             ProvisioningActivities.watch_worker,
             WorkerRef(execution_id=execution_id),
-            task_queue=watch_queue(self._call.provisioner_queue),
+            task_queue=watch_queue(self._provisioner_queue),
             # A worker may run as long as its function's timeout and then as long as it takes to
             # confirm its end. A dead Temporal worker is noticed by the heartbeat.
             start_to_close_timeout=timedelta(days=30),
-            heartbeat_timeout=timedelta(seconds=self._call.heartbeat_seconds),
+            heartbeat_timeout=timedelta(seconds=self._input.heartbeat_seconds),
             retry_policy=PROVISIONER_RETRIES,
             cancellation_type=ActivityCancellationType.ABANDON,
             summary=summary,
         )
 
-    async def _close(self, request: CloseRequest) -> Closed:
-        closed = await workflow.execute_local_activity_method(
+    async def _close(self, request: CloseRequest) -> Decision:
+        decision = await workflow.execute_local_activity_method(
             RegistryActivities.close_execution,
             request.model_copy(update={"requested": self._interruption}),
             **REGISTRY_CALL,
         )
-        await wake_all(closed.wake)
-        return closed
+        await wake_all(decision.wake)
+        return decision
 
     def _explain(self, text: str) -> None:
         # The server drops the static summary of a retried run; this is shown for each of them.
-        workflow.set_current_details(f"`{self._call.title}`\n\n{text}")
+        workflow.set_current_details(f"`{self._input.title}`\n\n{text}")
 
 
-def _conclude(closed: Closed, *, cancelled: bool) -> str:
+def _conclude(decision: Decision, *, cancelled: bool) -> str:
     """End the run as what it was: Completed, Canceled, Failed for good, or Failed with a retry."""
-    if closed.final and closed.phase in {None, Phase.SUCCEEDED}:
-        return str(closed.phase or "DELETED")
-    if closed.phase is Phase.CANCELLED and cancelled:
+    if decision.final and decision.phase in {None, Phase.SUCCEEDED}:
+        return str(decision.phase or "DELETED")
+    if decision.phase is Phase.CANCELLED and cancelled:
         raise asyncio.CancelledError
     raise ApplicationError(
-        closed.detail or "",
-        type=str(closed.cause or closed.phase or Cause.WORKER_LOST),
-        non_retryable=closed.final,
+        decision.detail or "",
+        type=str(decision.cause or decision.phase or Cause.WORKER_LOST),
+        non_retryable=decision.final,
         # A user's function that fails is no fault of the control plane: no error-level log.
         category=ApplicationErrorCategory.BENIGN,
     )

@@ -12,7 +12,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.deletion import DeletionActivities
     from core.ids import FunctionId
-    from core.messages import ProjectCancelRequest, ProjectDeletion, ProjectRowsRequest
+    from core.messages import ProjectCancelRequest, ProjectDeletionInput, ProjectRowsRequest
     from core.temporal.names import PROJECT_DELETION
     from workflows.policies import REGISTRY_RETRIES
 
@@ -25,7 +25,7 @@ class ProjectDeletionWorkflow:
     """Deletes one project; ends when its name is free."""
 
     @workflow.init
-    def __init__(self, deletion: ProjectDeletion) -> None:
+    def __init__(self, deletion: ProjectDeletionInput) -> None:
         self._deletion = deletion
         self._deleted = deletion.deleted
         self._wakes = 0
@@ -36,7 +36,7 @@ class ProjectDeletionWorkflow:
         self._wakes += 1
 
     @workflow.run
-    async def run(self, deletion: ProjectDeletion) -> str:
+    async def run(self, deletion: ProjectDeletionInput) -> str:
         """Delete it; returns a sentence for the UI."""
         while True:
             seen, looked_at = self._wakes, workflow.now()

@@ -16,11 +16,11 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.sweep import SweepActivities
-    from core.messages import Repaired, SweepRequest
+    from core.messages import Repairs, SweepRequest
     from core.temporal.names import SWEEP
     from core.temporal.queues import sweep_queue
 
-_Step = Callable[[SweepActivities, SweepRequest], Awaitable[Repaired]]
+_Step = Callable[[SweepActivities, SweepRequest], Awaitable[Repairs]]
 
 
 @workflow.defn(name=SWEEP)

@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.provisioning import UNRECOVERABLE, ProvisioningActivities
     from activities.registry import RegistryActivities
-    from core.messages import FunctionRef, Preparation, PreparationFailure, Woken
+    from core.messages import FunctionRef, PreparationFailure, PreparationInput, WakeList
     from core.temporal.names import VERSION_PREPARATION
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
@@ -23,7 +23,7 @@ class VersionPreparationWorkflow:
     """Prepares the functions of one version; ends when each is READY or has failed for good."""
 
     @workflow.run
-    async def run(self, request: Preparation) -> str:
+    async def run(self, request: PreparationInput) -> str:
         """Prepare all; returns a sentence for the UI."""
         todo = await workflow.execute_local_activity_method(
             RegistryActivities.list_unprepared_functions, request, **REGISTRY_CALL
@@ -38,14 +38,14 @@ class VersionPreparationWorkflow:
         return summary
 
     async def _prepare(
-        self, request: Preparation, ref: FunctionRef, limit: asyncio.Semaphore
+        self, request: PreparationInput, ref: FunctionRef, limit: asyncio.Semaphore
     ) -> bool:
         async with limit:
             try:
                 woken = await workflow.execute_activity_method(
                     ProvisioningActivities.prepare_function,
                     ref,
-                    task_queue=request.provisioner_queue,
+                    task_queue=ref.provisioner_queue or request.provisioner_queue,
                     start_to_close_timeout=timedelta(minutes=30),
                     heartbeat_timeout=timedelta(seconds=request.heartbeat_seconds),
                     retry_policy=PROVISIONER_RETRIES,
@@ -58,7 +58,7 @@ class VersionPreparationWorkflow:
             await wake_all(woken.wake)
             return True
 
-    async def _record_failure(self, ref: FunctionRef, error: ActivityError) -> Woken:
+    async def _record_failure(self, ref: FunctionRef, error: ActivityError) -> WakeList:
         cause = error.cause
         if not isinstance(cause, ApplicationError) or cause.type != UNRECOVERABLE:
             raise error

@@ -26,6 +26,8 @@ class Context:
     # Leaves most of the pool's connections to other requests, however many wait for a change.
     reads_of_waiters: asyncio.Semaphore
     dispatcher: Dispatcher
+    # Where functions run whose version's definition names no pool.
+    default_pool: str
     errands: Errands
     # Not in the repr, which error reports and debuggers show.
     api_key: str = field(repr=False)

@@ -84,9 +84,7 @@ async def create_invocation(
     except IdempotencyKeyIsUsedError:
         raise RequestValidationError([_KEY_IS_USED]) from None
     # A repeated request also makes up for a workflow that could not be started the first time.
-    # Elsewhere it can only be started by an API of the kind that it was made for.
-    is_of_this_kind = created.invocation.provisioner == context.dispatcher.provisioner
-    if created.invocation.status == InvocationStatus.RUNNING and is_of_this_kind:
+    if created.invocation.status == InvocationStatus.RUNNING:
         start = start_of(created.context, created.invocation)
         await context.errands.send(context.dispatcher.start_invocation(start))
     return invocation_info(created, context.links)
@@ -123,7 +121,6 @@ async def _create(
             function_name=function.function_name,
             input_=definition.input,
             parent=definition.parent_invocation,
-            provisioner=context.dispatcher.provisioner,
             idempotency_key=idempotency_key,
         )
 

@@ -58,12 +58,14 @@ async def create_version(
             project_name=project_name,
             default_docker_image=definition.default_docker_image,
             functions=definition.functions,
-            provisioner=context.dispatcher.provisioner,
+            default_pool=context.default_pool,
         )
     if created.functions:
         await context.errands.send(
             context.dispatcher.start_preparation(
-                VersionId(created.version.id), project_name=project_name
+                VersionId(created.version.id),
+                project_name=project_name,
+                default_pool=created.version.default_pool,
             )
         )
     return version_info(created)

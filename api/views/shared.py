@@ -28,6 +28,7 @@ from core.ids import run_id_of_execution
 from core.states import FunctionStatus, PreparationStatus
 from core.temporal.client import workflow_ui_url
 from registry.database.tables import Execution, Function, Project
+from registry.explanations import shown_detail
 from registry.queries.executions import ExecutionDetails
 from registry.queries.invocation_pages import ChildPage, InvocationPage, ListedInvocation
 from registry.queries.invocations import InvocationDetails, Parent
@@ -81,7 +82,10 @@ def version_info(details: VersionDetails) -> VersionInfo:
         project_name=details.project.name,
         version_id=details.version.id,
         creation_time=epoch(details.version.created_at),
-        functions=[_function_info(function) for function in details.functions],
+        functions=[
+            _function_info(function, default_pool=details.version.default_pool)
+            for function in details.functions
+        ],
     )
 
 
@@ -96,13 +100,14 @@ def versions_list(details: VersionList) -> VersionsListForProject:
     )
 
 
-def _function_info(function: Function) -> FunctionInfoForVersion:
+def _function_info(function: Function, *, default_pool: str) -> FunctionInfoForVersion:
     return FunctionInfoForVersion(
         function_name=function.name,
         docker_image=function.docker_image,
         resource_spec=_resource_spec(function),
         execution_spec=_execution_spec(function),
         retry_spec=None if function.retry_spec is None else RetrySpec(**function.retry_spec),
+        pool=function.pool or default_pool,
         function_status=_function_status(function),
         prepared_function_details=_prepared_details(function),
         preparation=Preparation(
@@ -157,7 +162,7 @@ def invocation_info(details: InvocationDetails, links: Links) -> InvocationInfo:
             for execution in details.executions
         ],
         phase=invocation.phase,
-        phase_detail=invocation.phase_detail,
+        phase_detail=shown_detail(invocation.phase, invocation.phase_detail, invocation.trouble),
         queue_position=details.queue_position,
         temporal_url=links.invocation(invocation.id),
     )
@@ -221,7 +226,7 @@ def _summary_facts(entry: ListedInvocation, links: Links) -> dict[str, Any]:
         "creation_time": epoch(invocation.created_at),
         "last_update_time": epoch(invocation.updated_at),
         "phase": invocation.phase,
-        "phase_detail": invocation.phase_detail,
+        "phase_detail": shown_detail(invocation.phase, invocation.phase_detail, invocation.trouble),
         "attempts": entry.attempts,
         "temporal_url": links.invocation(invocation.id),
     }
@@ -276,7 +281,7 @@ def _worker_info(execution: Execution) -> WorkerInfo | None:
         return None
     worker_id, host = execution.worker.get("id"), execution.worker.get("host")
     return WorkerInfo(
-        provisioner=execution.provisioner,
+        provisioner=execution.pool,
         id=None if worker_id is None else str(worker_id),
         host=None if host is None else str(host),
         exit_code=execution.exit_code,

@@ -5,6 +5,7 @@ know those texts; they are repeated for the OpenAPI document in `json_schema_ext
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -20,6 +21,8 @@ MAX_PROGRESS_DEPTH: Final = 32
 """Objects and arrays within one another in a progress report, itself included."""
 NAME_LENGTH_LIMIT: Final = 1024
 """Function names and images must be shorter than this."""
+POOL_PATTERN: Final = "[a-z0-9][a-z0-9._-]{0,62}"
+"""What the name of a pool looks like."""
 
 Number = TypeVar("Number", int, float)
 
@@ -109,6 +112,21 @@ def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, Va
     return check
 
 
+def pool_name(value: str, info: ValidationInfo) -> str:
+    """Refuse what no pool can be called: pools name task queues, and are typed in a shell.
+
+    Raises:
+        ValueError: `value` is not 1 to 63 lower-case letters, digits, `.`, `_` and `-`, beginning
+            with a letter or digit.
+    """
+    if re.fullmatch(POOL_PATTERN, value) is None:
+        raise ValueError(
+            f"{_subject(info)} must be 1 to 63 lower-case letters, digits, '.', '_' or '-',"
+            " and begin with a letter or digit"
+        )
+    return value
+
+
 def _check_parts(value: object, info: ValidationInfo, *, depth: int = 1) -> None:
     if isinstance(value, str):
         storable(value, info)
@@ -171,3 +189,9 @@ ErrorText = Annotated[
 
 ProgressObject = Annotated[dict[str, Any], AfterValidator(storable_object)]
 """What a function says about its progress: a JSON object whose fields are the function's choice."""
+
+PoolText = Annotated[
+    str,
+    AfterValidator(pool_name),
+    Field(json_schema_extra={"pattern": f"^{POOL_PATTERN}$"}),
+]

@@ -4,7 +4,15 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from core.contract.base import ContractModel, NameText, at_least, at_most, non_negative, positive
+from core.contract.base import (
+    ContractModel,
+    NameText,
+    PoolText,
+    at_least,
+    at_most,
+    non_negative,
+    positive,
+)
 from core.contract.workers import PreparedFunctionDetails
 from core.states import FunctionStatus, PreparationStatus
 
@@ -108,6 +116,8 @@ class FunctionSpec(ContractModel):
     execution_spec: ExecutionSpec
     retry_spec: RetrySpec | None = None
     """Absent or null: each next attempt follows as soon as the engine allows, after a second."""
+    pool: PoolText | None = None
+    """Where its executions run: the name of a provisioner kind. Absent or null: the API's kind."""
 
 
 class Preparation(ContractModel):
@@ -129,6 +139,8 @@ class FunctionInfoForVersion(ContractModel):
     execution_spec: ExecutionSpec
     retry_spec: RetrySpec | None
     """As registered; null for the shortest pauses."""
+    pool: str
+    """Where its executions run: the name of a provisioner kind."""
     function_status: FunctionStatus
     """Invocations are accepted in both states; they wait while it is PENDING."""
     prepared_function_details: PreparedFunctionDetails | None

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from temporalio.client import Client
@@ -23,17 +23,26 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from core.deadline import deadline_of
-from core.ids import InvocationId, ProjectId, VersionId
-from core.messages import InvocationCall, Preparation, ProjectDeletion, SweepRequest
-from core.retries import RetryPauses
+from core.ids import (
+    InvocationId,
+    ProjectId,
+    VersionId,
+    deletion_workflow_id,
+    preparation_workflow_id,
+)
+from core.messages import (
+    InvocationInput,
+    InvocationStart,
+    PreparationInput,
+    ProjectDeletionInput,
+    SweepRequest,
+)
 from core.temporal.client import FUNCTION, PROJECT, VERSION
 from core.temporal.names import (
     INVOCATION,
     PROJECT_DELETION,
     VERSION_PREPARATION,
     WAKE_SIGNAL,
-    deletion_workflow_id,
-    preparation_workflow_id,
 )
 from core.temporal.queues import control_queue, provisioner_queue
 
@@ -42,20 +51,6 @@ logger = structlog.get_logger(__name__)
 _RPC_TIMEOUT = timedelta(seconds=5)
 _AT_ONCE = 20
 """Calls to Temporal that one request makes at the same time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvocationStart:
-    """The facts about a new invocation that its workflow needs."""
-
-    invocation_id: InvocationId
-    project_name: str
-    version_id: VersionId
-    function_name: str
-    created_at: datetime
-    timeout_seconds: int
-    max_retries: int
-    pauses: RetryPauses
 
 
 @dataclass
@@ -69,7 +64,6 @@ class Dispatcher:
     Args:
         client: the connection to Temporal.
         task_queue: prefix of the queues' names.
-        provisioner: the kind whose Temporal workers make the workers of executions.
         heartbeat_seconds: after so long without a heartbeat an activity is run again elsewhere.
         look_again_seconds: after so long the deletion of a project looks again without a wake.
     """
@@ -79,22 +73,24 @@ class Dispatcher:
         client: Client,
         *,
         task_queue: str,
-        provisioner: str,
         heartbeat_seconds: float = 10.0,
         look_again_seconds: float = 30.0,
     ) -> None:
-        self.provisioner = provisioner
         self._client = client
         self._queue = control_queue(task_queue)
-        self._provisioner_queue = provisioner_queue(task_queue, provisioner)
+        self._task_queue = task_queue
         self._heartbeat_seconds = heartbeat_seconds
         self._look_again_seconds = look_again_seconds
 
-    def sweep_request(self) -> SweepRequest:
-        """Give what the sweep of this kind is started with."""
+    def provisioner_queue(self, pool: str) -> str:
+        """Name the task queue of a pool's provisioner calls."""
+        return provisioner_queue(self._task_queue, pool)
+
+    def sweep_request(self, pool: str) -> SweepRequest:
+        """Give what the sweep of a pool is started with."""
         return SweepRequest(
-            provisioner=self.provisioner,
-            provisioner_queue=self._provisioner_queue,
+            provisioner=pool,
+            provisioner_queue=self.provisioner_queue(pool),
             heartbeat_seconds=self._heartbeat_seconds,
         )
 
@@ -110,12 +106,12 @@ class Dispatcher:
         """
         attempts = start.max_retries + 1
         title = f"{start.function_name} @ {start.project_name}"
-        call = InvocationCall(
+        call = InvocationInput(
             invocation_id=start.invocation_id,
             title=title,
             deadline=deadline_of(start.created_at, timeout_seconds=start.timeout_seconds),
             max_attempts=attempts,
-            provisioner_queue=self._provisioner_queue,
+            provisioner_queue=self.provisioner_queue(start.pool),
             heartbeat_seconds=self._heartbeat_seconds,
         )
         async with self._tolerant("start_invocation", start.invocation_id) as attempt:
@@ -153,8 +149,15 @@ class Dispatcher:
             )
         return attempt.succeeded
 
-    async def start_preparation(self, version_id: VersionId, *, project_name: str) -> bool:
+    async def start_preparation(
+        self, version_id: VersionId, *, project_name: str, default_pool: str
+    ) -> bool:
         """Start the preparation of a version whose row is committed.
+
+        Args:
+            version_id: the version.
+            project_name: its project, for people who look at Temporal's UI.
+            default_pool: where those of its functions run that name no pool.
 
         Returns:
             Whether it is there now; False if Temporal is away.
@@ -162,9 +165,9 @@ class Dispatcher:
         async with self._tolerant("start_preparation", version_id) as attempt:
             await self._client.start_workflow(
                 VERSION_PREPARATION,
-                Preparation(
+                PreparationInput(
                     version_id=version_id,
-                    provisioner_queue=self._provisioner_queue,
+                    provisioner_queue=self.provisioner_queue(default_pool),
                     heartbeat_seconds=self._heartbeat_seconds,
                 ),
                 id=preparation_workflow_id(version_id),
@@ -192,7 +195,7 @@ class Dispatcher:
         async with self._tolerant("start_deletion", project_id) as attempt:
             await self._client.start_workflow(
                 PROJECT_DELETION,
-                ProjectDeletion(
+                ProjectDeletionInput(
                     project_id=project_id,
                     project_name=project_name,
                     heartbeat_seconds=self._heartbeat_seconds,

@@ -1,11 +1,9 @@
-"""Names of workflow types, of their ids and signals, which all programs must agree on.
+"""Names of workflow types, signals and schedules, which all programs must agree on.
 
-The id of an invocation's workflow is the invocation id itself.
+Ids of workflows are made in `core.ids`.
 """
 
 from typing import Final
-
-from core.ids import ProjectId, VersionId
 
 INVOCATION: Final = "Invocation"
 VERSION_PREPARATION: Final = "VersionPreparation"
@@ -14,16 +12,6 @@ SWEEP: Final = "Sweep"
 
 WAKE_SIGNAL: Final = "wake"
 """Tells an invocation to ask again for a slot, and a project's deletion to look again."""
-
-
-def preparation_workflow_id(version_id: VersionId) -> str:
-    """Name the workflow that prepares a version."""
-    return f"prepare-{version_id}"
-
-
-def deletion_workflow_id(project_id: ProjectId) -> str:
-    """Name the workflow that deletes a project."""
-    return f"delete-{project_id}"
 
 
 def sweep_schedule_id(task_queue: str, provisioner: str) -> str:

@@ -3,15 +3,20 @@
 Ids are prefixed, time-ordered texts (`core.ids`); `created_at` is read out of the id, so both give
 one order. Enums are stored by value as text. Relationships are not mapped: each query names what
 it loads.
+
+Some columns have an older name in the database than here. A rename would break the programs that
+run the code before, which go on while a server is upgraded.
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, cast
 
 from sqlalchemy import (
     ARRAY,
     JSON,
     CheckConstraint,
+    ColumnElement,
     DateTime,
     Double,
     Enum,
@@ -26,6 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -101,8 +107,8 @@ class Version(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    # Kind of the provisioner that prepares its functions.
-    provisioner: Mapped[str]
+    # Where those of its functions run that name no pool.
+    default_pool: Mapped[str] = mapped_column("provisioner", key="default_pool")
     created_at: Mapped[datetime]
 
 
@@ -179,6 +185,9 @@ class Function(Base):
     max_concurrency: Mapped[int]
     max_retries: Mapped[int]
     timeout_seconds: Mapped[int]
+    # Where its executions run: for now the name of a provisioner kind. Null in rows of servers that
+    # knew no pools: the version's default. `pool_of_function` says so in SQL.
+    pool: Mapped[str | None]
     # The fields of core.retries.RetryPauses; null for the shortest pauses.
     retry_spec: Mapped[dict[str, Any] | None]
     preparation_status: Mapped[PreparationStatus] = mapped_column(
@@ -234,21 +243,26 @@ class Invocation(Base):
     function_id: Mapped[str] = mapped_column(ForeignKey("functions.id", ondelete="CASCADE"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("invocations.id", ondelete="CASCADE"))
     input: Mapped[str]
-    # Kind of the provisioner that makes the workers of its executions.
-    provisioner: Mapped[str]
+    # The function's, so that the sweep of a pool finds it without a join.
+    pool: Mapped[str] = mapped_column("provisioner", key="pool")
     # The caller's key and the digest of what it asked for, to recognise a repeated request.
     idempotency_key: Mapped[str | None]
     request_digest: Mapped[str | None]
     status: Mapped[InvocationStatus] = mapped_column(server_default=InvocationStatus.RUNNING.value)
     phase: Mapped[Phase] = mapped_column(server_default=Phase.QUEUED.value)
     queue_reason: Mapped[QueueReason | None] = mapped_column(server_default=QueueReason.NEW.value)
-    # Whose transaction has called it (an execution's, invocation's, function's or sweep's id), so
-    # that the same transition, run again after a crash, wakes the same invocations.
-    called_by: Mapped[str | None]
-    # Since when it is called: one that does not come is woken again.
-    called_at: Mapped[datetime | None]
+    # Whose transaction has offered it a slot (an execution's, invocation's, function's or sweep's
+    # id), so that the same transition, run again after a crash, wakes the same invocations.
+    offered_by: Mapped[str | None] = mapped_column("called_by", key="offered_by")
+    # Since when it is offered one: an invocation that does not come is woken again.
+    offered_at: Mapped[datetime | None] = mapped_column("called_at", key="offered_at")
     # Free text for a person: why it waits, why it ended.
     phase_detail: Mapped[str | None]
+    # What is in the way while it is in this phase, in the words of the provisioner.
+    # `registry.explanations` puts the two together.
+    trouble: Mapped[str | None]
+    # It has ended with its project, and its workflow is still to be ended.
+    workflow_to_end: Mapped[bool] = mapped_column(server_default=false())
     cancellation_requested_at: Mapped[datetime | None]
     # Words for `phase_detail`, if it was not asked for through the API.
     cancellation_reason: Mapped[str | None]
@@ -289,7 +303,8 @@ class Execution(Base):
     function_id: Mapped[str]
     attempt: Mapped[int] = mapped_column(Integer)
     worker_status: Mapped[WorkerStatus] = mapped_column(server_default=WorkerStatus.PENDING.value)
-    provisioner: Mapped[str]
+    # The function's when it was opened: that pool's provisioner makes, watches and ends the worker.
+    pool: Mapped[str] = mapped_column("provisioner", key="pool")
     # What the provisioner needs to find its worker again (JSON made by the provisioner).
     worker: Mapped[dict[str, Any] | None]
     # The contract's worker_details {type, identifier, logs_identifier}; null for process.
@@ -332,9 +347,22 @@ class LogChunk(Base):
     copied_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())
 
 
+def pool_of_function() -> ColumnElement[str]:
+    """Give where a function's executions run, for a statement that joins functions and versions."""
+    return func.coalesce(Function.pool, Version.default_pool)
+
+
 def table_of(mapped: type[Base]) -> Table:
     """Give the table of a class, for statements of which a session has to know nothing.
 
     An UPDATE of the class itself looks through the session for what it has changed.
     """
     return cast("Table", mapped.__table__)
+
+
+def constant(member: StrEnum) -> ColumnElement[Any]:
+    """Give a value as part of a statement's text, for conditions that partial indexes have.
+
+    A prepared statement that had it as a parameter would be planned anew each time.
+    """
+    return literal_column(f"'{member.value}'")

@@ -22,7 +22,16 @@ from core.errors import (
 )
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
 from core.states import InvocationStatus, Phase, QueueReason
-from registry.database.tables import Execution, Function, Invocation, Project, Version, table_of
+from registry.database.tables import (
+    Execution,
+    Function,
+    Invocation,
+    Project,
+    Version,
+    constant,
+    pool_of_function,
+    table_of,
+)
 from registry.queries.idempotency import find_repeated, insert_once, request_digest
 from registry.queries.paths import (
     AnyRow,
@@ -32,7 +41,7 @@ from registry.queries.paths import (
     path_parameters,
     select_function_path,
 )
-from registry.transitions.slots import FunctionContext, constant
+from registry.transitions.slots import FunctionContext
 
 MAX_QUEUE_POSITION: Final = 1000
 """Stands for every place from there on: counting a million who wait would take a second each time.
@@ -71,13 +80,12 @@ async def create_invocation(
     function_name: str,
     input_: str,
     parent: ParentInvocationDefinition | None,
-    provisioner: str,
     idempotency_key: str | None = None,
 ) -> InvocationDetails:
     """Register an invocation. Its workflow is started by the caller, after the commit.
 
-    `provisioner` is the kind that is to make its workers. With an idempotency key, the invocation
-    that the function has for it already is given instead, in its present state.
+    It goes to its function's pool. With an idempotency key, the invocation that the function has
+    for it already is given instead, in its present state.
 
     In a project that is being deleted, and below a cancelled parent, the new invocation carries a
     request for cancellation from the start.
@@ -94,7 +102,6 @@ async def create_invocation(
             session,
             path_parameters(version_id, project_name=project_name, function_name=function_name),
             input_=input_,
-            provisioner=provisioner,
         )
     # The locks on project and parent let a cancellation either see this invocation or be seen.
     context = await get_function(
@@ -118,7 +125,7 @@ async def create_invocation(
         function_id=context.function.id,
         parent_id=None if found_parent is None else found_parent.invocation.id,
         input=input_,
-        provisioner=provisioner,
+        pool=context.pool,
         idempotency_key=idempotency_key,
         request_digest=digest,
         status=InvocationStatus.RUNNING,
@@ -155,17 +162,12 @@ async def create_invocation(
 
 
 async def _create_plain(
-    session: AsyncSession, names: dict[str, str], *, input_: str, provisioner: str
+    session: AsyncSession, names: dict[str, str], *, input_: str
 ) -> InvocationDetails:
     """Find the function and insert the invocation in one statement: most calls are made so."""
     invocation_id = new_invocation_id()
     created_at = creation_time_of(invocation_id)
-    new = {
-        "id": invocation_id,
-        "input": input_,
-        "provisioner": provisioner,
-        "created_at": created_at,
-    }
+    new = {"id": invocation_id, "input": input_, "created_at": created_at}
     statement = _insert_plain(newest_version="version_id" not in names)
     with _a_missing_function_named():
         row = (
@@ -179,6 +181,7 @@ async def _create_plain(
         raise ProjectDoesNotExistError
     invocation = Invocation(
         **new,
+        pool=context.pool,
         function_id=context.function.id,
         status=InvocationStatus.RUNNING,
         phase=Phase.QUEUED,
@@ -203,7 +206,7 @@ def _insert_plain(*, newest_version: bool) -> AnySelect:
         "id": bindparam("new_id", type_=Invocation.id.type),
         "function_id": Function.id,
         "input": bindparam("new_input", type_=Invocation.input.type),
-        "provisioner": bindparam("new_provisioner", type_=Invocation.provisioner.type),
+        "pool": pool_of_function(),
         "status": constant(InvocationStatus.RUNNING),
         "phase": constant(Phase.QUEUED),
         "queue_reason": constant(QueueReason.NEW),

@@ -1,8 +1,8 @@
 """What the workflow of an invocation is started with, from its rows."""
 
 from core.ids import InvocationId, VersionId
+from core.messages import InvocationStart
 from core.retries import RetryPauses
-from core.temporal.dispatch import InvocationStart
 from registry.database.tables import Function, Invocation
 from registry.transitions.slots import FunctionContext
 
@@ -14,6 +14,7 @@ def start_of(context: FunctionContext, invocation: Invocation) -> InvocationStar
         project_name=context.project.name,
         version_id=VersionId(context.version.id),
         function_name=context.function.name,
+        pool=context.pool,
         created_at=invocation.created_at,
         timeout_seconds=context.function.timeout_seconds,
         max_retries=context.function.max_retries,

@@ -39,9 +39,11 @@ async def create_version(
     project_name: str,
     default_docker_image: str,
     functions: Sequence[FunctionSpec],
-    provisioner: str,
+    default_pool: str,
 ) -> VersionDetails:
-    """Register a version with all its functions, which `provisioner` (a kind) is to prepare.
+    """Register a version with all its functions.
+
+    Those that name no pool run in `default_pool`.
 
     Raises:
         ProjectDoesNotExistError: there is no such project.
@@ -60,14 +62,14 @@ async def create_version(
     version = Version(
         id=version_id,
         project_id=project.id,
-        provisioner=provisioner,
+        default_pool=default_pool,
         created_at=creation_time_of(version_id),
     )
     session.add(version)
     # No relationship is mapped, so the order of the two inserts is ours to say.
     await session.flush()
     rows = [
-        _new_function(spec, version_id=version_id, default_docker_image=default_docker_image)
+        _new_function(spec, version=version, default_docker_image=default_docker_image)
         for spec in functions
     ]
     session.add_all(rows)
@@ -87,14 +89,12 @@ def images_of(default_docker_image: str, functions: Sequence[FunctionSpec]) -> s
     return {default_docker_image, *(image for image in own if image is not None)}
 
 
-def _new_function(
-    spec: FunctionSpec, *, version_id: VersionId, default_docker_image: str
-) -> Function:
+def _new_function(spec: FunctionSpec, *, version: Version, default_docker_image: str) -> Function:
     function_id = new_function_id()
     override = spec.docker_image_override
     return Function(
         id=function_id,
-        version_id=version_id,
+        version_id=version.id,
         name=spec.function_name,
         docker_image=default_docker_image if override is None else override,
         virtual_cpus=spec.resource_spec.virtual_cpus,
@@ -102,6 +102,7 @@ def _new_function(
         max_concurrency=spec.resource_spec.max_concurrency,
         max_retries=spec.execution_spec.max_retries,
         timeout_seconds=spec.execution_spec.timeout_seconds,
+        pool=version.default_pool if spec.pool is None else spec.pool,
         retry_spec=None if spec.retry_spec is None else spec.retry_spec.model_dump(),
         preparation_status=PreparationStatus.PENDING,
         prepared_details=None,

@@ -13,8 +13,6 @@ from core.ids import ExecutionId
 from core.states import Phase, WorkerStatus
 from registry.database.tables import Execution, Function, Invocation, Project, Version, table_of
 
-_TROUBLE = "; it could not be ended so far: "
-
 # Built once: building a statement costs more than Postgres needs to answer it. Updates are of the
 # table, not of the mapped class: nothing is loaded that would have to be kept in step.
 _IS_MEANT = Execution.id == bindparam("execution_id")
@@ -112,7 +110,7 @@ async def forbid_provisioning(
 
 
 async def record_termination_trouble(
-    session: AsyncSession, execution_id: ExecutionId, *, detail: str
+    session: AsyncSession, execution_id: ExecutionId, *, trouble: str
 ) -> None:
     """Show why a worker cannot be ended yet, where its invocation waits for that."""
     waits = select(Execution.invocation_id).where(Execution.id == execution_id).scalar_subquery()
@@ -120,24 +118,20 @@ async def record_termination_trouble(
     await session.execute(
         update(Invocation)
         .where(Invocation.id == waits, Invocation.phase == Phase.CANCELLING)
-        .values(
-            phase_detail=func.split_part(func.coalesce(Invocation.phase_detail, ""), _TROUBLE, 1)
-            + _TROUBLE
-            + detail
-        )
+        .values(trouble=trouble)
     )
 
 
 async def record_provisioning_trouble(
-    session: AsyncSession, execution_id: ExecutionId, *, detail: str
+    session: AsyncSession, execution_id: ExecutionId, *, trouble: str | None
 ) -> None:
-    """Show what the making of a worker waits for, or that it waits no more."""
+    """Show what the making of a worker waits for, or that it waits no more (None)."""
     waits = select(Execution.invocation_id).where(Execution.id == execution_id).scalar_subquery()
     # Not updated_at: clients rely on the time of the last change of status.
     await session.execute(
         update(Invocation)
         .where(Invocation.id == waits, Invocation.phase.in_([Phase.PROVISIONING, Phase.RUNNING]))
-        .values(phase_detail=detail)
+        .values(trouble=trouble)
     )
 
 

@@ -1,7 +1,6 @@
 """Cancelling an invocation with everything below it."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from sqlalchemy import any_, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -12,11 +11,10 @@ from core.clock import utc_now
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
 from core.ids import InvocationId
 from core.states import InvocationStatus, Phase, QueueReason, WorkerStatus
-from registry.changes import announcement
 from registry.database.tables import Execution, Invocation
-
-CANCELLATION_REQUESTED: Final = "cancellation was requested"
-"""What `phase_detail` says of one that has no other reason."""
+from registry.explanations import BETWEEN_ATTEMPTS, CANCELLATION_REQUESTED
+from registry.transitions.ending import end_invocations
+from registry.transitions.phases import change_phase
 
 
 async def request_cancellation(
@@ -89,23 +87,18 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId])
         Invocation.cancellation_requested_at.is_(None),
     )
     await session.execute(
-        update(Invocation)
-        .where(*new_request, has_open_execution)
-        .values(phase=Phase.CANCELLING, phase_detail=why)
+        change_phase(*new_request, has_open_execution, phase=Phase.CANCELLING, detail=why)
     )
     # In back-off between two attempts no workflow code runs, and Temporal ends the workflow
     # without asking it. So the end is recorded here.
     await session.execute(
-        update(Invocation)
-        .where(*new_request, Invocation.queue_reason == QueueReason.BACKOFF)
-        .values(
-            status=InvocationStatus.TERMINATED,
+        end_invocations(
+            *new_request,
+            Invocation.queue_reason == QueueReason.BACKOFF,
             phase=Phase.CANCELLED,
-            phase_detail=why + " between two attempts",
-            queue_reason=None,
-            terminated_at=now,
+            detail=why + BETWEEN_ATTEMPTS,
+            at=now,
         )
-        .returning(announcement(Invocation.id))
     )
     await session.execute(
         update(Invocation).where(*new_request).values(cancellation_requested_at=now, updated_at=now)

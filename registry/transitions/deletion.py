@@ -16,9 +16,11 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    false,
     func,
     lateral,
     literal,
+    or_,
     select,
     true,
     tuple_,
@@ -33,8 +35,10 @@ from core.clock import utc_now
 from core.errors import ProjectDoesNotExistError
 from core.ids import FunctionId, InvocationId, ProjectId, VersionId
 from core.states import InvocationStatus, Phase, QueueReason, WorkerStatus
-from registry.changes import announcement
 from registry.database.tables import Execution, Function, Invocation, LogChunk, Project, Version
+from registry.explanations import PROJECT_BEING_DELETED
+from registry.transitions.ending import end_invocations
+from registry.transitions.phases import change_phase
 from registry.transitions.slots import lock_function
 
 ROWS_AT_ONCE: Final = 500
@@ -42,16 +46,19 @@ ROWS_AT_ONCE: Final = 500
 _EXECUTIONS_AT_ONCE: Final = 1_000
 _FUNCTIONS_AT_ONCE: Final = 100
 
-_DETAIL = "the project is being deleted"
-
 _HAS_OPEN_EXECUTION = exists().where(
     Execution.invocation_id == Invocation.id,
     Execution.worker_status != WorkerStatus.TERMINATED,
 )
+_HAS_WORKFLOW_TO_END = or_(
+    Invocation.workflow_to_end,
+    # As servers wrote it that had no such column.
+    func.coalesce(Invocation.queue_reason == QueueReason.WORKFLOW_LEFT, false()),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancelled:
+class Cancellations:
     """What became of some invocations of a function whose project is being deleted."""
 
     ended: Sequence[InvocationId]
@@ -110,7 +117,7 @@ async def list_running_functions(
     return [FunctionId(function_id) for function_id in functions]
 
 
-async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancelled:
+async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancellations:
     """Request the cancellation of all that runs of a function, and end some of what only waits.
 
     Up to `ROWS_AT_ONCE` are ended: call it again until fewer are. Those that were cancelled before
@@ -119,7 +126,7 @@ async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancell
     # With the function locked no execution of it is opened or closed meanwhile. One that asks
     # later finds its invocation ended, or the request.
     if await lock_function(session, function_id) is None:
-        return Cancelled(ended=(), running=())
+        return Cancellations(ended=(), running=())
     of_function = (
         Invocation.function_id == function_id,
         Invocation.status == InvocationStatus.RUNNING,
@@ -134,14 +141,12 @@ async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancell
     now = utc_now()
     if running_ids:
         await session.execute(
-            update(Invocation)
-            .where(
-                _is_in(Invocation.id, running_ids), Invocation.cancellation_requested_at.is_(None)
-            )
-            .values(
-                cancellation_requested_at=now,
+            change_phase(
+                _is_in(Invocation.id, running_ids),
+                Invocation.cancellation_requested_at.is_(None),
                 phase=Phase.CANCELLING,
-                phase_detail=_DETAIL,
+                detail=PROJECT_BEING_DELETED,
+                cancellation_requested_at=now,
                 updated_at=now,
             )
         )
@@ -153,21 +158,16 @@ async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancell
         .with_for_update()
     )
     ended = await session.scalars(
-        update(Invocation)
-        .where(Invocation.id.in_(waiting))
-        .values(
-            status=InvocationStatus.TERMINATED,
+        end_invocations(
+            Invocation.id.in_(waiting),
             phase=Phase.CANCELLED,
-            phase_detail=_DETAIL,
-            queue_reason=QueueReason.WORKFLOW_LEFT,
+            detail=PROJECT_BEING_DELETED,
+            at=now,
             cancellation_requested_at=func.coalesce(Invocation.cancellation_requested_at, now),
-            terminated_at=now,
-            updated_at=now,
+            workflow_to_end=True,
         )
-        .returning(Invocation.id, announcement(Invocation.id))
-        .execution_options(synchronize_session=False)
     )
-    return Cancelled(ended=[InvocationId(ended_id) for ended_id in ended], running=running_ids)
+    return Cancellations(ended=[InvocationId(ended_id) for ended_id in ended], running=running_ids)
 
 
 async def record_workflows_ended(
@@ -176,11 +176,8 @@ async def record_workflows_ended(
     """Note that the workflows of invocations that were ended here are gone too."""
     await session.execute(
         update(Invocation)
-        .where(
-            _is_in(Invocation.id, invocation_ids),
-            Invocation.queue_reason == QueueReason.WORKFLOW_LEFT,
-        )
-        .values(queue_reason=None)
+        .where(_is_in(Invocation.id, invocation_ids), _HAS_WORKFLOW_TO_END)
+        .values(workflow_to_end=False, queue_reason=None)
         .execution_options(synchronize_session=False)
     )
 
@@ -191,7 +188,7 @@ class Batch:
 
     invocation_ids: Sequence[InvocationId]
     """Newest first, so children before their parents."""
-    workflow_left: Sequence[InvocationId]
+    workflows_to_end: Sequence[InvocationId]
     """Those of them whose workflows are to be ended before the row goes, which tells of them."""
 
 
@@ -206,7 +203,7 @@ async def list_versions(session: AsyncSession, project_id: ProjectId) -> list[Ve
 async def next_batch(session: AsyncSession, version_id: VersionId) -> Batch:
     """Choose the newest ended invocations of a version, with not too many executions."""
     newest = lateral(
-        select(Invocation.id, Invocation.queue_reason)
+        select(Invocation.id, _HAS_WORKFLOW_TO_END.label("has_workflow_to_end"))
         .where(
             Invocation.function_id == Function.id,
             Invocation.status == InvocationStatus.TERMINATED,
@@ -222,7 +219,7 @@ async def next_batch(session: AsyncSession, version_id: VersionId) -> Batch:
     )
     found = (
         await session.execute(
-            select(newest.c.id, newest.c.queue_reason, executions)
+            select(newest.c.id, newest.c.has_workflow_to_end, executions)
             .select_from(Function)
             .join(newest, true())
             .where(Function.version_id == version_id)
@@ -232,16 +229,16 @@ async def next_batch(session: AsyncSession, version_id: VersionId) -> Batch:
     ).all()
     totals = accumulate(count for _, _, count in found)
     rows = [
-        (InvocationId(invocation_id), reason)
-        for number, ((invocation_id, reason, _), total) in enumerate(
+        (InvocationId(invocation_id), has_workflow_to_end)
+        for number, ((invocation_id, has_workflow_to_end, _), total) in enumerate(
             zip(found, totals, strict=True)
         )
         if number == 0 or total <= _EXECUTIONS_AT_ONCE
     ]
     return Batch(
         invocation_ids=[invocation_id for invocation_id, _ in rows],
-        workflow_left=[
-            invocation_id for invocation_id, reason in rows if reason == QueueReason.WORKFLOW_LEFT
+        workflows_to_end=[
+            invocation_id for invocation_id, has_workflow_to_end in rows if has_workflow_to_end
         ],
     )
 

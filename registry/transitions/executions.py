@@ -1,64 +1,65 @@
 """The transitions of invocations and executions that workflows ask for.
 
 Each function is one transaction's work, may be called again with the same arguments, and then
-changes nothing and answers the same. What becomes of an invocation is decided here and nowhere
-else; workflows carry it out.
+changes nothing and answers the same. What becomes of an invocation is decided in
+`transitions.decisions`; workflows carry it out.
 """
-
-import re
-from collections.abc import Sequence
-from datetime import timedelta
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from core.clock import utc_now
-from core.deadline import deadline_of
-from core.ids import ExecutionId, InvocationId, ProjectId
+from core.ids import ExecutionId, InvocationId, ProjectId, deletion_workflow_id
 from core.messages import (
-    Closed,
+    Admission,
     CloseRequest,
+    Decision,
+    EndWaitingRequest,
     InterruptRequest,
-    Opened,
     OpenRequest,
     Verdict,
-    WaitingEnd,
 )
 from core.states import (
     Cause,
-    InterruptReason,
     InvocationStatus,
-    Outcome,
     Phase,
     PreparationStatus,
     QueueReason,
     WorkerStatus,
 )
-from core.temporal.names import deletion_workflow_id
-from registry.changes import announce, announcement
-from registry.database.tables import Execution, Invocation, table_of
+from registry import explanations
+from registry.database.tables import (
+    Execution,
+    Function,
+    Invocation,
+    Version,
+    pool_of_function,
+    table_of,
+)
 from registry.queries.starts import pauses_of
-from registry.transitions.cancellation import CANCELLATION_REQUESTED
-from registry.transitions.preparation import detail_while_preparing
+from registry.transitions.decisions import (
+    CAUSE_OF_INTERRUPT,
+    End,
+    Retry,
+    end_before,
+    end_by,
+    end_execution,
+    interrupt_due,
+    next_after,
+    why_interrupted,
+)
+from registry.transitions.ending import end_invocations
+from registry.transitions.phases import change_phase
 from registry.transitions.slots import (
     MAX_COUNTED,
-    Asking,
+    Applicant,
     FunctionContext,
-    call_next,
     lock_function_of,
     lock_function_of_execution,
     look_at_queue,
+    offer_slots,
 )
-
-_PHASE_OF_INTERRUPT = {
-    InterruptReason.CANCELLED: Phase.CANCELLED,
-    InterruptReason.TIMED_OUT: Phase.TIMED_OUT,
-}
-_CAUSE_OF_INTERRUPT = {
-    InterruptReason.CANCELLED: Cause.CANCELLED,
-    InterruptReason.TIMED_OUT: Cause.TIMED_OUT,
-}
 
 _WITHOUT_USERS_DATA = (
     defer(Invocation.input, raiseload=True),
@@ -73,31 +74,46 @@ _CLOSING = (
     .options(*_WITHOUT_USERS_DATA)
     .with_for_update(of=[Execution, Invocation])
 )
-_NEW_EXECUTION = (
-    "id",
-    "invocation_id",
-    "function_id",
-    "attempt",
-    "worker_status",
-    "provisioner",
-    "created_at",
-    "updated_at",
+_NEW_EXECUTION = ("id", "invocation_id", "function_id", "attempt", "created_at", "updated_at")
+_IS_MEANT = Invocation.id == bindparam("of_invocation")
+_POOL = (
+    select(pool_of_function())
+    .join(Version, Version.id == Function.version_id)
+    .where(Function.id == bindparam("new_function_id"))
+    .scalar_subquery()
 )
 # Two rows in one trip to Postgres, since others wait for the function's lock meanwhile.
-_ADMIT = (
-    update(table_of(Invocation))
-    .where(Invocation.id == bindparam("of_invocation"))
+_ADMIT = change_phase(
+    _IS_MEANT,
+    phase=Phase.PROVISIONING,
+    detail=bindparam("new_phase_detail"),
+    updated_at=bindparam("new_created_at"),
+).add_cte(
+    insert(table_of(Execution))
     .values(
-        phase=Phase.PROVISIONING,
-        queue_reason=None,
-        phase_detail=bindparam("new_phase_detail"),
-        updated_at=bindparam("new_created_at"),
+        {column: bindparam(f"new_{column}") for column in _NEW_EXECUTION}
+        | {"worker_status": WorkerStatus.PROVISIONING, "pool": _POOL}
     )
-    .add_cte(
-        insert(table_of(Execution))
-        .values({column: bindparam(f"new_{column}") for column in _NEW_EXECUTION})
-        .cte("opened")
-    )
+    .cte("opened")
+)
+_QUEUE = change_phase(
+    _IS_MEANT,
+    phase=Phase.QUEUED,
+    detail=bindparam("new_phase_detail"),
+    queue_reason=bindparam("new_queue_reason", type_=Invocation.queue_reason.type),
+    trouble=bindparam("new_trouble"),
+)
+_SIGNAL = change_phase(
+    _IS_MEANT,
+    Invocation.status == InvocationStatus.RUNNING,
+    phase=Phase.CANCELLING,
+    detail=bindparam("new_phase_detail"),
+)
+_END = end_invocations(
+    _IS_MEANT,
+    phase=bindparam("new_phase", type_=Invocation.phase.type),
+    detail=bindparam("new_phase_detail"),
+    at=bindparam("ended_at"),
 )
 _ENDED_EXECUTION = (
     "worker_status",
@@ -107,160 +123,175 @@ _ENDED_EXECUTION = (
     "terminated_at",
     "updated_at",
 )
-_ENDED_INVOCATION = (
-    "status",
-    "phase",
-    "queue_reason",
-    "phase_detail",
-    "terminated_at",
-    "updated_at",
-)
 _CLOSE = (
-    update(table_of(Invocation))
-    .where(Invocation.id == bindparam("of_invocation"))
-    .values({column: bindparam(f"invocation_{column}") for column in _ENDED_INVOCATION})
-    .add_cte(
-        update(table_of(Execution))
-        .where(Execution.id == bindparam("of_execution"))
-        .values({column: bindparam(f"execution_{column}") for column in _ENDED_EXECUTION})
-        .cte("closed")
-    )
+    update(table_of(Execution))
+    .where(Execution.id == bindparam("of_execution"))
+    .values({column: bindparam(f"execution_{column}") for column in _ENDED_EXECUTION})
 )
-_CLOSE_AND_ANNOUNCE = _CLOSE.returning(announcement(Invocation.id))
+_CLOSE_AND_QUEUE = _QUEUE.add_cte(_CLOSE.cte("closed"))
+_CLOSE_AND_END = _END.add_cte(_CLOSE.cte("closed"))
 
 
-async def open_execution(
-    session: AsyncSession, request: OpenRequest, *, provisioner: str
-) -> Opened:
+async def open_execution(session: AsyncSession, request: OpenRequest) -> Admission:
     """Admit an invocation's next execution, or say why not (yet).
 
     Args:
         session: the transaction.
         request: the invocation, and the id that its execution is to get.
-        provisioner: the kind that will make the worker, for the record.
     """
     context = await lock_function_of(session, request.invocation_id)
-    asking = None
+    applicant = None
     if context is not None:
-        asking = await look_at_queue(session, request.invocation_id, function=context.function)
-    if context is None or asking is None:
-        return Opened(verdict=Verdict.OVER, detail="the invocation was deleted")
+        applicant = await look_at_queue(session, request.invocation_id, function=context.function)
+    if context is None or applicant is None:
+        return Admission(verdict=Verdict.OVER, detail=explanations.INVOCATION_DELETED)
 
-    invocation, executions = asking.invocation, asking.executions
+    invocation, executions = applicant.invocation, applicant.executions
     still_open = [e for e in executions if e.worker_status != WorkerStatus.TERMINATED]
     if still_open and still_open[0].id == request.execution_id:
-        return Opened(
+        return Admission(
             verdict=Verdict.ADMITTED,
             attempt=still_open[0].attempt,
-            wake=await call_next(session, context.function, caller=request.execution_id),
+            pool=still_open[0].pool,
+            wake=await offer_slots(session, context.function, offered_by=request.execution_id),
         )
     if still_open:
-        return Opened(
+        return Admission(
             verdict=Verdict.STALE,
             stale_execution_id=ExecutionId(still_open[0].id),
-            detail="an execution of an earlier run is still open",
-            interrupt=_interrupt_due(context, invocation),
+            pool=still_open[0].pool,
+            detail=explanations.EARLIER_EXECUTION_OPEN,
+            interrupt=interrupt_due(context, invocation),
         )
-    execution = _new_execution(request, context, executions, provisioner)
+    phase, detail = invocation.phase, invocation.phase_detail
+    attempt = len(executions) + 1
     if invocation.status == InvocationStatus.RUNNING:
-        failed = _end_if_due(context, invocation, execution)
-        if failed is not None:
-            session.add(failed)
-    if invocation.status == InvocationStatus.TERMINATED:
-        await session.flush()
-        await announce(session, invocation.id)
-        return Opened(
-            verdict=Verdict.OVER,
-            phase=invocation.phase,
-            detail=invocation.phase_detail,
-            wake=[
-                *await call_next(session, context.function, caller=request.execution_id),
-                *_deletion_of(context),
-            ],
-        )
-    return await _admit_or_queue(session, context, asking, execution)
+        end = end_before(context, invocation, attempt=attempt)
+        if end is None:
+            return await _admit_or_queue(session, context, applicant, request, attempt)
+        if end.error is not None:
+            session.add(_failed_execution(request, context, attempt, error=end.error))
+        await _end(session, invocation, end)
+        phase, detail = end.phase, end.detail
+    return Admission(
+        verdict=Verdict.OVER,
+        phase=phase,
+        detail=detail,
+        wake=[
+            *await offer_slots(session, context.function, offered_by=request.execution_id),
+            *_deletion_of(context),
+        ],
+    )
 
 
 async def _admit_or_queue(
-    session: AsyncSession, context: FunctionContext, asking: Asking, execution: Execution
-) -> Opened:
-    invocation, queue = asking.invocation, asking.queue
-    if context.function.preparation_status == PreparationStatus.PENDING:
-        detail = detail_while_preparing(context.function)
-        return _queue(invocation, QueueReason.FUNCTION_NOT_READY, detail)
+    session: AsyncSession,
+    context: FunctionContext,
+    applicant: Applicant,
+    request: OpenRequest,
+    attempt: int,
+) -> Admission:
+    function, invocation, queue = context.function, applicant.invocation, applicant.queue
+    if function.preparation_status == PreparationStatus.PENDING:
+        return await _queue(
+            session,
+            invocation,
+            QueueReason.FUNCTION_NOT_READY,
+            explanations.BEING_PREPARED,
+            trouble=function.preparation_error,
+        )
+    if queue.is_full_for(function):
+        detail = explanations.limit_in_use(
+            in_use=queue.in_use,
+            limit=function.max_concurrency,
+            ahead=queue.ahead,
+            more_ahead=queue.ahead == MAX_COUNTED,
+        )
+        queued = await _queue(session, invocation, QueueReason.FUNCTION_LIMIT, detail)
+        # Behind others that wait it would only be told so again: they ask, or are offered a slot,
+        # first.
+        again = 1.0 if queue.is_kept_by_newcomers(function) else None
+        return queued.model_copy(update={"ask_again_seconds": again})
 
-    limit = context.function.max_concurrency
-    if queue.ahead >= limit - queue.in_use:
-        ahead = f"{queue.ahead}{' or more' if queue.ahead == MAX_COUNTED else ''} waiting ahead"
-        detail = f"{queue.in_use} of {limit} concurrent executions in use, {ahead}"
-        queued = _queue(invocation, QueueReason.FUNCTION_LIMIT, detail)
-        # Behind others who wait it would only be told so again: they ask, or are called, first.
-        kept_by_newcomers = queue.ahead - queue.newcomers_ahead < limit - queue.in_use
-        return queued.model_copy(update={"ask_again_seconds": 1.0 if kept_by_newcomers else None})
-
-    attempts = context.function.max_retries + 1
+    now = utc_now()
     await session.execute(
         _ADMIT,
         {
             "of_invocation": invocation.id,
-            "new_phase_detail": f"attempt {execution.attempt} of {attempts}",
-            **{f"new_{column}": getattr(execution, column) for column in _NEW_EXECUTION},
+            "new_phase_detail": explanations.attempt_of(attempt, function.max_retries + 1),
+            "new_id": request.execution_id,
+            "new_invocation_id": invocation.id,
+            "new_function_id": function.id,
+            "new_attempt": attempt,
+            "new_created_at": now,
+            "new_updated_at": now,
         },
     )
     wake = []
     if queue.has_waiters:
-        wake = await call_next(session, context.function, caller=execution.id)
-    return Opened(verdict=Verdict.ADMITTED, attempt=execution.attempt, wake=wake)
+        wake = await offer_slots(session, function, offered_by=request.execution_id)
+    return Admission(verdict=Verdict.ADMITTED, attempt=attempt, pool=context.pool, wake=wake)
 
 
-def _end_if_due(
-    context: FunctionContext, invocation: Invocation, execution: Execution
-) -> Execution | None:
-    """End an invocation that must get no further execution.
-
-    Returns:
-        The execution to store if the function could not be prepared: existing clients look for
-        error texts only there.
-    """
-    function = context.function
-    reason = _interrupt_due(context, invocation)
-    if reason is not None:
-        _terminate(invocation, _PHASE_OF_INTERRUPT[reason], _why(invocation, reason))
-    elif execution.attempt > function.max_retries + 1:
-        _terminate(invocation, Phase.FAILED, "all attempts are used up")
-    elif function.preparation_status == PreparationStatus.FAILED:
-        execution.worker_status = WorkerStatus.TERMINATED
-        execution.error_message = function.preparation_error
-        execution.cause = Cause.PROVISIONING_FAILED
-        execution.terminated_at = execution.created_at
-        detail = f"the function could not be prepared: {function.preparation_error}"
-        _terminate(invocation, Phase.FAILED, detail)
-        return execution
-    return None
+async def _queue(
+    session: AsyncSession,
+    invocation: Invocation,
+    reason: QueueReason,
+    detail: str,
+    *,
+    trouble: str | None = None,
+) -> Admission:
+    """Let an invocation wait. One that waits for the same as before is not written again."""
+    before = invocation.phase, invocation.queue_reason, invocation.phase_detail, invocation.trouble
+    if before != (Phase.QUEUED, reason, detail, trouble):
+        await session.execute(
+            _QUEUE,
+            {
+                "of_invocation": invocation.id,
+                "new_queue_reason": reason,
+                "new_phase_detail": detail,
+                "new_trouble": trouble,
+            },
+        )
+    shown = explanations.shown_detail(Phase.QUEUED, detail, trouble)
+    return Admission(verdict=Verdict.WAIT, detail=shown)
 
 
-def _new_execution(
-    request: OpenRequest,
-    context: FunctionContext,
-    executions: Sequence[Execution],
-    provisioner: str,
+async def _end(session: AsyncSession, invocation: Invocation, end: End) -> None:
+    await session.execute(
+        _END,
+        {
+            "of_invocation": invocation.id,
+            "new_phase": end.phase,
+            "new_phase_detail": end.detail,
+            "ended_at": utc_now(),
+        },
+    )
+
+
+def _failed_execution(
+    request: OpenRequest, context: FunctionContext, attempt: int, *, error: str
 ) -> Execution:
+    """Make an execution that only says why there is none."""
     now = utc_now()
     return Execution(
         id=request.execution_id,
         invocation_id=request.invocation_id,
         function_id=context.function.id,
-        attempt=len(executions) + 1,
-        worker_status=WorkerStatus.PROVISIONING,
-        provisioner=provisioner,
+        attempt=attempt,
+        worker_status=WorkerStatus.TERMINATED,
+        pool=context.pool,
+        error_message=error,
+        cause=Cause.PROVISIONING_FAILED,
         created_at=now,
         updated_at=now,
+        terminated_at=now,
     )
 
 
 async def record_termination_signal(session: AsyncSession, request: InterruptRequest) -> None:
     """Note that the worker of an execution is about to be told to stop; the first time counts."""
-    execution = await _lock_execution(session, request.execution_id)
+    execution = await session.get(Execution, request.execution_id, with_for_update=True)
     if execution is None or execution.worker_status == WorkerStatus.TERMINATED:
         return
     invocation = await _lock_invocation(session, InvocationId(execution.invocation_id))
@@ -268,52 +299,60 @@ async def record_termination_signal(session: AsyncSession, request: InterruptReq
     if execution.termination_signal_at is None:
         execution.termination_signal_at = now
         execution.updated_at = now
-    if invocation is not None and invocation.status == InvocationStatus.RUNNING:
-        invocation.phase = Phase.CANCELLING
-        invocation.phase_detail = (
-            f"{_why(invocation, request.reason)}; waiting until the worker is gone"
-        )
+    if invocation is not None:
+        detail = explanations.ending_worker(why_interrupted(invocation, request.reason))
+        await session.execute(_SIGNAL, {"of_invocation": invocation.id, "new_phase_detail": detail})
 
 
-async def close_execution(session: AsyncSession, request: CloseRequest) -> Closed:
+async def close_execution(session: AsyncSession, request: CloseRequest) -> Decision:
     """Record that the worker of an execution is gone, and decide: over, or another execution."""
     context = await lock_function_of_execution(session, request.execution_id)
     row = (await session.execute(_CLOSING, {"execution_id": request.execution_id})).one_or_none()
     if context is None or row is None:
-        return Closed(final=True, detail="the invocation was deleted")
+        return Decision(final=True, detail=explanations.INVOCATION_DELETED)
 
     execution, invocation = row
+    status, phase, detail = invocation.status, invocation.phase, invocation.phase_detail
     if execution.worker_status != WorkerStatus.TERMINATED:
-        # They are written below, by one statement, and not by the session.
+        # It is written below, by one statement, and not by the session.
         session.expunge(execution)
-        session.expunge(invocation)
-        _end_execution(execution, request)
-        _decide(context, invocation, execution, request.interrupted or request.requested)
-        is_over = invocation.status == InvocationStatus.TERMINATED
-        await session.execute(
-            _CLOSE_AND_ANNOUNCE if is_over else _CLOSE,
-            {
-                "of_invocation": invocation.id,
-                "of_execution": execution.id,
-                **{f"invocation_{name}": getattr(invocation, name) for name in _ENDED_INVOCATION},
-                **{f"execution_{name}": getattr(execution, name) for name in _ENDED_EXECUTION},
-            },
-        )
-    final = invocation.status == InvocationStatus.TERMINATED
-    return Closed(
+        end_execution(execution, request)
+        ended = {
+            "of_execution": execution.id,
+            **{f"execution_{name}": getattr(execution, name) for name in _ENDED_EXECUTION},
+        }
+        if status == InvocationStatus.TERMINATED:
+            await session.execute(_CLOSE, ended)
+        else:
+            next_step = next_after(context, invocation, execution, request)
+            detail = next_step.detail
+            changed = {**ended, "of_invocation": invocation.id, "new_phase_detail": detail}
+            if isinstance(next_step, Retry):
+                await session.execute(
+                    _CLOSE_AND_QUEUE,
+                    {**changed, "new_queue_reason": QueueReason.BACKOFF, "new_trouble": None},
+                )
+            else:
+                status, phase = InvocationStatus.TERMINATED, next_step.phase
+                await session.execute(
+                    _CLOSE_AND_END,
+                    {**changed, "new_phase": phase, "ended_at": execution.terminated_at},
+                )
+    final = status == InvocationStatus.TERMINATED
+    return Decision(
         final=final,
-        phase=invocation.phase if final else None,
+        phase=phase if final else None,
         cause=execution.cause,
-        detail=invocation.phase_detail,
+        detail=detail,
         wake=[
-            *await call_next(session, context.function, caller=request.execution_id),
+            *await offer_slots(session, context.function, offered_by=request.execution_id),
             *(_deletion_of(context) if final else ()),
         ],
         pause_seconds=None if final else pauses_of(context.function).after(execution.attempt),
     )
 
 
-async def end_waiting(session: AsyncSession, request: WaitingEnd) -> Closed:
+async def end_waiting(session: AsyncSession, request: EndWaitingRequest) -> Decision:
     """End an invocation that has no open execution, because of a cancel or its deadline."""
     context = await lock_function_of(session, request.invocation_id)
     open_execution_id = await session.scalar(
@@ -324,20 +363,19 @@ async def end_waiting(session: AsyncSession, request: WaitingEnd) -> Closed:
     )
     invocation = await _lock_invocation(session, request.invocation_id)
     if context is None or invocation is None:
-        return Closed(final=True, detail="the invocation was deleted")
-    if invocation.status == InvocationStatus.RUNNING and open_execution_id is None:
-        _terminate(
-            invocation, _PHASE_OF_INTERRUPT[request.reason], _why(invocation, request.reason)
-        )
-        await session.flush()
-        await announce(session, invocation.id)
-    return Closed(
-        final=invocation.status == InvocationStatus.TERMINATED,
-        phase=invocation.phase,
-        cause=_CAUSE_OF_INTERRUPT[request.reason],
-        detail=invocation.phase_detail,
+        return Decision(final=True, detail=explanations.INVOCATION_DELETED)
+    status, phase, detail = invocation.status, invocation.phase, invocation.phase_detail
+    if status == InvocationStatus.RUNNING and open_execution_id is None:
+        end = end_by(request.reason, invocation)
+        await _end(session, invocation, end)
+        status, phase, detail = InvocationStatus.TERMINATED, end.phase, end.detail
+    return Decision(
+        final=status == InvocationStatus.TERMINATED,
+        phase=phase,
+        cause=CAUSE_OF_INTERRUPT[request.reason],
+        detail=detail,
         wake=[
-            *await call_next(session, context.function, caller=request.invocation_id),
+            *await offer_slots(session, context.function, offered_by=request.invocation_id),
             *_deletion_of(context),
         ],
     )
@@ -348,112 +386,6 @@ def _deletion_of(context: FunctionContext) -> list[str]:
     if context.project.deletion_requested_at is None:
         return []
     return [deletion_workflow_id(ProjectId(context.project.id))]
-
-
-def _why(invocation: Invocation, reason: InterruptReason) -> str:
-    if reason is InterruptReason.TIMED_OUT:
-        return "the timeout has passed"
-    return invocation.cancellation_reason or CANCELLATION_REQUESTED
-
-
-def _end_execution(execution: Execution, request: CloseRequest) -> None:
-    now = utc_now()
-    worker_exit = request.worker_exit
-    execution.worker_status = WorkerStatus.TERMINATED
-    execution.cause = _cause_of_end(execution, request)
-    execution.exit_code = worker_exit.exit_code
-    execution.terminated_at = now
-    execution.updated_at = now
-    if execution.error_message is None and request.provisioning_error is not None:
-        execution.error_message = request.provisioning_error
-    elif execution.outcome is None and request.interrupted is None:
-        what = worker_exit.detail or "no details are known"
-        execution.error_message = f"the worker ended without reporting an outcome: {what}"
-
-
-def _cause_of_end(execution: Execution, request: CloseRequest) -> Cause:
-    interrupted = request.interrupted
-    match execution.outcome:
-        case Outcome.SUCCEEDED:
-            return Cause.SUCCEEDED
-        case Outcome.FAILED:
-            return Cause.USER_ERROR
-        case Outcome.ABORTED:
-            return Cause.ABORTED if interrupted is None else _CAUSE_OF_INTERRUPT[interrupted]
-    if interrupted is not None:
-        return _CAUSE_OF_INTERRUPT[interrupted]
-    if request.provisioning_error is not None:
-        return Cause.PROVISIONING_FAILED
-    return request.worker_exit.cause or Cause.WORKER_LOST
-
-
-def _decide(
-    context: FunctionContext,
-    invocation: Invocation,
-    execution: Execution,
-    requested: InterruptReason | None,
-) -> None:
-    if invocation.status == InvocationStatus.TERMINATED:
-        return
-    attempts = context.function.max_retries + 1
-    ended = f"attempt {execution.attempt} of {attempts}: {_describe_end(execution)}"
-    due = requested or _interrupt_due(context, invocation)
-    if execution.outcome == Outcome.SUCCEEDED:
-        _terminate(invocation, Phase.SUCCEEDED, ended)
-    elif due is not None:
-        _terminate(invocation, _PHASE_OF_INTERRUPT[due], f"{_why(invocation, due)}; {ended}")
-    elif execution.outcome == Outcome.ABORTED:
-        _terminate(invocation, Phase.CANCELLED, f"the worker aborted by itself; {ended}")
-    elif execution.attempt >= attempts:
-        _terminate(invocation, Phase.FAILED, ended)
-    else:
-        pause = timedelta(seconds=pauses_of(context.function).after(execution.attempt))
-        when = f"at {utc_now() + pause:%Y-%m-%d %H:%M:%S} UTC"
-        _queue(invocation, QueueReason.BACKOFF, f"{ended}; the next attempt follows {when}")
-
-
-_ERROR_CLASS = re.compile(r"[A-Za-z_][\w.]{0,99}(?=:|$)")
-
-
-def _describe_end(execution: Execution) -> str:
-    """Give the cause with what a person wants to know next, and nothing of the user's data.
-
-    This text reaches Temporal's history. Of a user's error it has the class name only.
-    """
-    reason = (execution.error_message or "").partition("\n")[0]
-    if execution.outcome == Outcome.FAILED:
-        error_class = _ERROR_CLASS.match(reason)
-        reason = "" if error_class is None else error_class.group()
-    return f"{execution.cause} ({reason[:300]})" if reason else str(execution.cause)
-
-
-def _interrupt_due(context: FunctionContext, invocation: Invocation) -> InterruptReason | None:
-    """Say whether an invocation must get no further execution."""
-    if invocation.cancellation_requested_at or context.project.deletion_requested_at:
-        return InterruptReason.CANCELLED
-    deadline = deadline_of(invocation.created_at, timeout_seconds=context.function.timeout_seconds)
-    return InterruptReason.TIMED_OUT if utc_now() >= deadline else None
-
-
-def _queue(invocation: Invocation, reason: QueueReason, detail: str) -> Opened:
-    invocation.phase = Phase.QUEUED
-    invocation.queue_reason = reason
-    invocation.phase_detail = detail
-    return Opened(verdict=Verdict.WAIT, detail=detail)
-
-
-def _terminate(invocation: Invocation, phase: Phase, detail: str) -> None:
-    now = utc_now()
-    invocation.status = InvocationStatus.TERMINATED
-    invocation.phase = phase
-    invocation.queue_reason = None
-    invocation.phase_detail = detail
-    invocation.terminated_at = now
-    invocation.updated_at = now
-
-
-async def _lock_execution(session: AsyncSession, execution_id: ExecutionId) -> Execution | None:
-    return await session.get(Execution, execution_id, with_for_update=True)
 
 
 async def _lock_invocation(session: AsyncSession, invocation_id: InvocationId) -> Invocation | None:

@@ -1,27 +1,38 @@
 """Preparing a version's functions: what is left to do, and what came of it."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.ids import FunctionId, InvocationId, VersionId
 from core.states import Phase, PreparationStatus, QueueReason
-from registry.database.tables import Function, Invocation, Project, Version
-from registry.transitions.slots import FunctionContext, call_next, lock_function
+from registry.database.tables import Function, Invocation, Project, Version, pool_of_function
+from registry.explanations import BEING_PREPARED, PREPARED
+from registry.transitions.slots import FunctionContext, lock_function, offer_slots
 
 
-async def list_unprepared(session: AsyncSession, version_id: VersionId) -> list[Function]:
+class UnpreparedFunction(NamedTuple):
+    """A function whose preparation has not ended."""
+
+    function_id: FunctionId
+    name: str
+    pool: str
+
+
+async def list_unprepared(session: AsyncSession, version_id: VersionId) -> list[UnpreparedFunction]:
     """Give the functions of a version whose preparation has not ended, by name."""
-    functions = await session.scalars(
-        select(Function)
+    rows = await session.execute(
+        select(Function.id, Function.name, pool_of_function())
+        .join(Version, Version.id == Function.version_id)
         .where(
             Function.version_id == version_id,
             Function.preparation_status == PreparationStatus.PENDING,
         )
         .order_by(Function.name)
     )
-    return list(functions)
+    return [UnpreparedFunction(FunctionId(found), name, pool) for found, name, pool in rows]
 
 
 async def get_function_context(
@@ -56,7 +67,7 @@ async def record_preparation_failure(
 ) -> list[InvocationId]:
     """Mark a function as impossible to prepare; returns the waiting invocations to wake first.
 
-    Each of them finds the failure when it asks again, ends, and calls the next.
+    Each of them finds the failure when it asks again, ends, and the next one is offered its slot.
     """
     values = {"preparation_status": PreparationStatus.FAILED, "preparation_error": error}
     return await _record(session, function_id, values)
@@ -74,15 +85,8 @@ async def record_preparation_trouble(
     await session.execute(
         update(Invocation)
         .where(*_waits_for(function_id))
-        .values(phase_detail=detail_while_preparing(context.function))
+        .values(phase_detail=BEING_PREPARED, trouble=trouble)
     )
-
-
-def detail_while_preparing(function: Function) -> str:
-    """Say what an invocation waits for while its function is not READY."""
-    detail = "the function is being prepared"
-    trouble = function.preparation_error
-    return detail if trouble is None else f"{detail}: {trouble}"
 
 
 def _waits_for(function_id: FunctionId) -> tuple[ColumnElement[bool], ...]:
@@ -110,9 +114,6 @@ async def _record(
     await session.execute(
         update(Invocation)
         .where(*_waits_for(function_id))
-        .values(
-            queue_reason=QueueReason.FUNCTION_LIMIT,
-            phase_detail="the function is prepared; waits for a concurrent execution to end",
-        )
+        .values(queue_reason=QueueReason.FUNCTION_LIMIT, phase_detail=PREPARED, trouble=None)
     )
-    return await call_next(session, context.function, caller=function_id)
+    return await offer_slots(session, context.function, offered_by=function_id)

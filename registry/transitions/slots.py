@@ -1,24 +1,25 @@
-"""Concurrency slots of a function: who holds one, who waits, who is next.
+"""Concurrency slots of a function: which executions hold one, which invocation gets the next.
 
-A slot is an execution that is not TERMINATED. Every function here needs the function's row locked
-(`lock_function`), which makes admissions and releases of one function follow one another.
+An execution that is not TERMINATED holds a slot. A free slot is offered to the invocation that has
+waited longest, which then asks for it (`transitions.executions.open_execution`). Every function
+here needs the function's row locked (`lock_function`), which makes admissions and releases of one
+function follow one another.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
+    ScalarSelect,
     and_,
     bindparam,
     exists,
     false,
     func,
-    literal_column,
     null,
     or_,
     select,
@@ -27,12 +28,20 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import InstrumentedAttribute, defer
 
 from core.clock import utc_now
 from core.ids import ExecutionId, FunctionId, InvocationId
 from core.states import Phase, QueueReason, WorkerStatus
-from registry.database.tables import Execution, Function, Invocation, Project, Version
+from registry.database.tables import (
+    Execution,
+    Function,
+    Invocation,
+    Project,
+    Version,
+    constant,
+)
+from registry.explanations import WORKFLOW_GONE
 
 NEWCOMER_SECONDS = 10
 """For so long an invocation that has not asked for a slot keeps its place before younger ones.
@@ -42,14 +51,6 @@ for ever, since an invocation whose workflow could not be started would block al
 """
 
 
-def constant(member: StrEnum) -> ColumnElement[Any]:
-    """Give a value as part of a statement's text, for conditions that partial indexes have.
-
-    A prepared statement that had it as a parameter would be planned anew each time.
-    """
-    return literal_column(f"'{member.value}'")
-
-
 @dataclass(frozen=True)
 class FunctionContext:
     """A function with the names around it."""
@@ -57,6 +58,11 @@ class FunctionContext:
     function: Function
     version: Version
     project: Project
+
+    @property
+    def pool(self) -> str:
+        """Where the function's executions run; in SQL `pool_of_function`."""
+        return self.function.pool or self.version.default_pool
 
 
 # Built once: building a statement costs more than Postgres needs to answer it.
@@ -75,15 +81,44 @@ _CONTEXT_OF_INVOCATION = _CONTEXT.join(Invocation, Invocation.function_id == Fun
 _CONTEXT_OF_EXECUTION = _CONTEXT.join(Execution, Execution.function_id == Function.id).where(
     Execution.id == bindparam("execution_id")
 )
-_SLOTS_IN_USE = (
-    select(func.count())
-    .select_from(Execution)
-    .where(
-        Execution.function_id == bindparam("function_id"),
-        Execution.worker_status != constant(WorkerStatus.TERMINATED),
+
+
+def _slots_in_use(
+    function_id: ColumnElement[str] | InstrumentedAttribute[str],
+) -> ScalarSelect[int]:
+    """Count the open executions of a function."""
+    return (
+        select(func.count())
+        .select_from(Execution)
+        .where(
+            Execution.function_id == function_id,
+            Execution.worker_status != constant(WorkerStatus.TERMINATED),
+        )
+        .correlate(Function)
+        .scalar_subquery()
     )
-    .scalar_subquery()
-)
+
+
+def free_slots() -> ColumnElement[int]:
+    """Give the slots that are neither in use nor offered, for a statement that selects functions.
+
+    Less than 1 if there is none.
+    """
+    offered = (
+        select(func.count())
+        .select_from(Invocation)
+        .where(
+            Invocation.function_id == Function.id,
+            Invocation.phase == constant(Phase.QUEUED),
+            Invocation.queue_reason == constant(QueueReason.OFFERED),
+        )
+        .correlate(Function)
+        .scalar_subquery()
+    )
+    return Function.max_concurrency - _slots_in_use(Function.id) - offered
+
+
+_FREE_SLOTS = select(free_slots()).where(Function.id == bindparam("function_id"))
 _WAITING = and_(
     Invocation.function_id == bindparam("function_id"), Invocation.phase == constant(Phase.QUEUED)
 )
@@ -93,10 +128,10 @@ _IS_NEWCOMER = and_(
 )
 _IS_OLDER = Invocation.id < bindparam("invocation_id")
 _IS_WAITER = Invocation.queue_reason == constant(QueueReason.FUNCTION_LIMIT)
-_IS_CALLED = Invocation.queue_reason == constant(QueueReason.CALLED)
+_IS_OFFERED = Invocation.queue_reason == constant(QueueReason.OFFERED)
 MAX_COUNTED = 1000
-"""Who waits is counted up to here, beyond any limit: each of ten thousand that wait asks."""
-_WANTS_SLOT = or_(_IS_WAITER, _IS_CALLED, _IS_NEWCOMER)
+"""So many that wait are counted, beyond any limit: each of ten thousand that wait asks."""
+_WANTS_SLOT = or_(_IS_WAITER, _IS_OFFERED, _IS_NEWCOMER)
 _AHEAD = (
     select(_IS_NEWCOMER.label("is_newcomer"))
     .where(_WAITING, _IS_OLDER, _WANTS_SLOT)
@@ -106,15 +141,15 @@ _AHEAD = (
 )
 _QUEUE = (
     select(
-        _SLOTS_IN_USE.label("in_use"),
+        _slots_in_use(bindparam("function_id")).label("in_use"),
         func.count().label("ahead"),
         func.count().filter(_AHEAD.c.is_newcomer).label("newcomers_ahead"),
-        exists().where(_WAITING, or_(_IS_WAITER, _IS_CALLED)).label("has_waiters"),
+        exists().where(_WAITING, or_(_IS_WAITER, _IS_OFFERED)).label("has_waiters"),
     )
     .select_from(_AHEAD)
     .subquery("queue")
 )
-_ASKING = (
+_APPLICANT = (
     select(Invocation, _QUEUE, Execution)
     .select_from(Invocation)
     .join(_QUEUE, true())
@@ -129,8 +164,8 @@ _ASKING = (
     )
     .with_for_update(of=Invocation)
 )
-_CALLED = select(Invocation.id, Invocation.called_by, true().label("is_called")).where(
-    _WAITING, _IS_CALLED
+_OFFERED = select(Invocation.id, Invocation.offered_by, true().label("is_offered")).where(
+    _WAITING, _IS_OFFERED
 )
 _FIRST_WAITER = (
     select(Invocation.id, null(), false())
@@ -138,12 +173,12 @@ _FIRST_WAITER = (
     .order_by(Invocation.id)
     .limit(1)
 )
-_CALLED_AND_NEXT: CompoundSelect[*tuple[Any, ...]] = union_all(_CALLED, _FIRST_WAITER)
+_OFFERED_AND_NEXT: CompoundSelect[*tuple[Any, ...]] = union_all(_OFFERED, _FIRST_WAITER)
 
 
 @dataclass(frozen=True)
 class Queue:
-    """How full a function is, and who waits, as one invocation that asks for a slot sees it."""
+    """How full a function is, and what waits, as one invocation that asks for a slot sees it."""
 
     in_use: int
     """Executions that are not TERMINATED."""
@@ -152,7 +187,15 @@ class Queue:
     newcomers_ahead: int
     """Those of them that have yet to ask."""
     has_waiters: bool
-    """Whether any waits or has been called, the one that asks included."""
+    """Whether any waits or is offered a slot, the one that asks included."""
+
+    def is_full_for(self, function: Function) -> bool:
+        """Say whether the invocation must wait: slots are in use, or older ones come first."""
+        return self.ahead >= function.max_concurrency - self.in_use
+
+    def is_kept_by_newcomers(self, function: Function) -> bool:
+        """Say whether only invocations that have yet to ask keep a slot from it."""
+        return self.ahead - self.newcomers_ahead < function.max_concurrency - self.in_use
 
 
 async def lock_function(session: AsyncSession, function_id: FunctionId) -> FunctionContext | None:
@@ -184,7 +227,7 @@ async def lock_function_of_execution(
 
 
 @dataclass(frozen=True)
-class Asking:
+class Applicant:
     """An invocation that asks for a slot, locked, with what decides about it."""
 
     invocation: Invocation
@@ -195,7 +238,7 @@ class Asking:
 
 async def look_at_queue(
     session: AsyncSession, invocation_id: InvocationId, *, function: Function
-) -> Asking | None:
+) -> Applicant | None:
     """Lock an invocation that asks for a slot, and count slots and waiters; None if it is gone.
 
     One statement, after the one that has locked the function: so it sees what those before have
@@ -206,38 +249,37 @@ async def look_at_queue(
         "invocation_id": invocation_id,
         "newcomers_since": utc_now() - timedelta(seconds=NEWCOMER_SECONDS),
     }
-    rows = (await session.execute(_ASKING, parameters)).all()
+    rows = (await session.execute(_APPLICANT, parameters)).all()
     if not rows:
         return None
-    return Asking(
+    return Applicant(
         invocation=rows[0][0],
         queue=Queue(*rows[0][1:5]),
         executions=[row[5] for row in rows if row[5] is not None],
     )
 
 
-async def call_next(
-    session: AsyncSession, function: Function, *, caller: str
+async def offer_slots(
+    session: AsyncSession, function: Function, *, offered_by: str
 ) -> list[InvocationId]:
-    """Call the oldest waiters for the slots that are free and not yet promised to others.
+    """Offer the slots that are free, and not offered already, to what has waited longest.
 
     Args:
         session: the transaction.
         function: the function, locked.
-        caller: id of what makes the transition. The same transition run again gives the same
+        offered_by: id of what makes the transition. The same transition run again gives the same
             invocations again, in case they have not been woken.
 
     Returns:
-        The invocations to wake. Each counts as CALLED until it has asked again.
+        The invocations to wake. Each counts as OFFERED until it has asked again.
     """
     of_function = {"function_id": function.id}
-    rows = (await session.execute(_CALLED_AND_NEXT, of_function)).all()
-    called = [(invocation_id, by) for invocation_id, by, is_called in rows if is_called]
-    again = [InvocationId(invocation_id) for invocation_id, by in called if by == caller]
-    if len(called) == len(rows):
+    rows = (await session.execute(_OFFERED_AND_NEXT, of_function)).all()
+    offered = [(invocation_id, by) for invocation_id, by, is_offered in rows if is_offered]
+    again = [InvocationId(invocation_id) for invocation_id, by in offered if by == offered_by]
+    if len(offered) == len(rows):
         return again
-    in_use = await session.scalar(select(_SLOTS_IN_USE), of_function) or 0
-    free = function.max_concurrency - in_use - len(called)
+    free = await session.scalar(_FREE_SLOTS, of_function) or 0
     if free <= 0:
         return again
     first = (
@@ -255,16 +297,16 @@ async def call_next(
     woken = await session.scalars(
         update(Invocation)
         .where(Invocation.id.in_(first))
-        .values(queue_reason=QueueReason.CALLED, called_by=caller, called_at=utc_now())
+        .values(queue_reason=QueueReason.OFFERED, offered_by=offered_by, offered_at=utc_now())
         .returning(Invocation.id)
     )
     return again + [InvocationId(invocation_id) for invocation_id in sorted(woken)]
 
 
 async def set_aside(session: AsyncSession, invocation_ids: Sequence[str]) -> list[InvocationId]:
-    """Let others pass called invocations whose workflows are gone; returns whom to wake instead.
+    """Let others pass invocations whose workflows are gone; returns what to wake instead.
 
-    Ids of anything else are passed over.
+    Only those that were offered a slot; ids of anything else are passed over.
     """
     wake: list[InvocationId] = []
     for invocation_id in invocation_ids:
@@ -273,11 +315,8 @@ async def set_aside(session: AsyncSession, invocation_ids: Sequence[str]) -> lis
             continue
         await session.execute(
             update(Invocation)
-            .where(Invocation.id == invocation_id, Invocation.queue_reason == QueueReason.CALLED)
-            .values(
-                queue_reason=QueueReason.WORKFLOW_LOST,
-                phase_detail="its Temporal workflow is gone",
-            )
+            .where(Invocation.id == invocation_id, Invocation.queue_reason == QueueReason.OFFERED)
+            .values(queue_reason=QueueReason.WORKFLOW_LOST, phase_detail=WORKFLOW_GONE)
         )
-        wake += await call_next(session, context.function, caller=invocation_id)
+        wake += await offer_slots(session, context.function, offered_by=invocation_id)
     return wake

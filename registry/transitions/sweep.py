@@ -16,14 +16,20 @@ from sqlalchemy.types import Text
 
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
 from core.ids import ExecutionId, FunctionId, InvocationId, ProjectId, VersionId
+from core.messages import InvocationStart
 from core.states import InvocationStatus, Phase, PreparationStatus, QueueReason, WorkerStatus
-from core.temporal.dispatch import InvocationStart
-from registry.database.tables import Execution, Function, Invocation, Project, Version
+from registry.database.tables import (
+    Execution,
+    Function,
+    Invocation,
+    Project,
+    Version,
+    pool_of_function,
+)
+from registry.explanations import ENDED_BY_HAND
 from registry.queries.starts import start_of
 from registry.transitions.cancellation import request_cancellation
-from registry.transitions.slots import FunctionContext
-
-_ENDED_BY_HAND = "its workflow was ended by hand in Temporal"
+from registry.transitions.slots import FunctionContext, free_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,7 @@ class UnpreparedVersion:
 
     version_id: VersionId
     project_name: str
+    default_pool: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +75,12 @@ class ProjectToDelete:
 async def list_running(
     session: AsyncSession,
     *,
-    provisioner: str,
+    pool: str,
     after: InvocationId | None,
     before: datetime,
     limit: int,
 ) -> list[RunningInvocation]:
-    """Give the next RUNNING invocations of a kind, in the order of their ids."""
+    """Give the next RUNNING invocations of a pool, in the order of their ids."""
     query = (
         select(
             Invocation.id,
@@ -82,7 +89,7 @@ async def list_running(
         )
         .where(
             Invocation.status == InvocationStatus.RUNNING,
-            Invocation.provisioner == provisioner,
+            Invocation.pool == pool,
             Invocation.created_at < before,
         )
         .order_by(Invocation.id)
@@ -101,7 +108,7 @@ async def list_running(
 
 
 async def list_ended_with_open_execution(
-    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+    session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[InvocationId]:
     """Give TERMINATED invocations whose last worker nobody has seen ending."""
     found = await session.scalars(
@@ -109,7 +116,7 @@ async def list_ended_with_open_execution(
         .join(Execution, Execution.invocation_id == Invocation.id)
         .where(
             Execution.worker_status != WorkerStatus.TERMINATED,
-            Execution.provisioner == provisioner,
+            Execution.pool == pool,
             Invocation.status == InvocationStatus.TERMINATED,
             Invocation.updated_at < before,
         )
@@ -158,7 +165,7 @@ async def begin_again(
     cancelled = False
     if ended_by_hand:
         with suppress(InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
-            to_cancel = await request_cancellation(session, invocation_id, reason=_ENDED_BY_HAND)
+            to_cancel = await request_cancellation(session, invocation_id, reason=ENDED_BY_HAND)
             cancelled = True
     has_open_execution = exists().where(
         Execution.invocation_id == Invocation.id,
@@ -186,14 +193,14 @@ async def begin_again(
 
 
 async def list_forgotten_descendants(
-    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+    session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[InvocationId]:
     """Give RUNNING invocations without a cancellation request below one that has got one."""
     lineage = (
         select(Invocation.id.label("invocation_id"), Invocation.parent_id)
         .where(
             Invocation.status == InvocationStatus.RUNNING,
-            Invocation.provisioner == provisioner,
+            Invocation.pool == pool,
             Invocation.parent_id.is_not(None),
             Invocation.cancellation_requested_at.is_(None),
             Invocation.created_at < before,
@@ -216,62 +223,39 @@ async def list_forgotten_descendants(
 
 
 async def list_functions_with_idle_slots(
-    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+    session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[FunctionId]:
-    """Give functions of which invocations wait for a slot, while one is neither used nor promised.
+    """Give functions of which invocations wait for a slot, while one is neither used nor offered.
 
-    `registry.transitions.slots.call_next` decides, under the function's lock.
+    `registry.transitions.slots.offer_slots` decides, under the function's lock.
     """
     waiting = (
         select(Invocation.function_id)
         .where(
             Invocation.phase == Phase.QUEUED,
             Invocation.queue_reason == QueueReason.FUNCTION_LIMIT,
-            Invocation.provisioner == provisioner,
+            Invocation.pool == pool,
             Invocation.created_at < before,
         )
         .distinct()
     )
-    in_use = (
-        select(func.count())
-        .select_from(Execution)
-        .where(
-            Execution.function_id == Function.id,
-            Execution.worker_status != WorkerStatus.TERMINATED,
-        )
-        .correlate(Function)
-        .scalar_subquery()
-    )
-    promised = (
-        select(func.count())
-        .select_from(Invocation)
-        .where(
-            Invocation.function_id == Function.id,
-            Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.CALLED,
-        )
-        .correlate(Function)
-        .scalar_subquery()
-    )
     found = await session.scalars(
-        select(Function.id)
-        .where(Function.id.in_(waiting), Function.max_concurrency > in_use + promised)
-        .limit(limit)
+        select(Function.id).where(Function.id.in_(waiting), free_slots() > 0).limit(limit)
     )
     return [FunctionId(function_id) for function_id in found]
 
 
-async def list_called(
-    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+async def list_offered(
+    session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[InvocationId]:
-    """Give invocations that were called to a slot and have not come."""
+    """Give invocations that were offered a slot and have not asked for it."""
     found = await session.scalars(
         select(Invocation.id)
         .where(
             Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.CALLED,
-            Invocation.provisioner == provisioner,
-            Invocation.called_at < before,
+            Invocation.queue_reason == QueueReason.OFFERED,
+            Invocation.pool == pool,
+            Invocation.offered_at < before,
         )
         .order_by(Invocation.id)
         .limit(limit)
@@ -280,18 +264,19 @@ async def list_called(
 
 
 async def list_unprepared_versions(
-    session: AsyncSession, *, provisioner: str, before: datetime, limit: int
+    session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[UnpreparedVersion]:
-    """Give versions with functions whose preparation has not ended, oldest first."""
-    pending = select(Function.version_id).where(
-        Function.preparation_status == PreparationStatus.PENDING
+    """Give versions with functions of a pool whose preparation has not ended, oldest first."""
+    pending = (
+        select(Function.version_id)
+        .join(Version, Version.id == Function.version_id)
+        .where(Function.preparation_status == PreparationStatus.PENDING, pool_of_function() == pool)
     )
     rows = await session.execute(
-        select(Version.id, Project.name)
+        select(Version.id, Project.name, Version.default_pool)
         .join(Project, Project.id == Version.project_id)
         .where(
             Version.id.in_(pending),
-            Version.provisioner == provisioner,
             Version.created_at < before,
             Project.deletion_requested_at.is_(None),
         )
@@ -299,8 +284,10 @@ async def list_unprepared_versions(
         .limit(limit)
     )
     return [
-        UnpreparedVersion(version_id=VersionId(version_id), project_name=name)
-        for version_id, name in rows
+        UnpreparedVersion(
+            version_id=VersionId(version_id), project_name=name, default_pool=default_pool
+        )
+        for version_id, name, default_pool in rows
     ]
 
 

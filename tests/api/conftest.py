@@ -63,7 +63,8 @@ def app(
     return create_app(
         registry=registry,
         changes=changes,
-        dispatcher=Dispatcher(temporal_client, task_queue=task_queue, provisioner="dev"),
+        dispatcher=Dispatcher(temporal_client, task_queue=task_queue),
+        default_pool="dev",
         api_key=API_KEY,
         tokens=TOKENS,
         api_settings=api_settings,

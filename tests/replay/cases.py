@@ -12,7 +12,7 @@ from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 
 from core.clock import utc_now
 from core.ids import InvocationId, VersionId, run_id_of_execution
-from core.messages import InvocationCall
+from core.messages import InvocationInput
 from core.temporal.names import PROJECT_DELETION
 from core.temporal.queues import control_queue, provisioner_queue
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
@@ -320,7 +320,6 @@ async def younger_than_one_that_has_not_asked(plane: ControlPlane) -> Recorded:
             function_name="limited",
             input_="null",
             parent=None,
-            provisioner="scripted",
             idempotency_key=None,
         )
     path = await plane.invoke("limited")
@@ -387,7 +386,7 @@ async def start_again(
     deadline: datetime = utc_now() + timedelta(seconds=deadline_in)
     await client.start_workflow(
         InvocationWorkflow.run,
-        InvocationCall(
+        InvocationInput(
             invocation_id=InvocationId(invocation_id),
             title="retryable @ shop",
             deadline=deadline,

@@ -119,7 +119,7 @@ class ControlPlane:
     async def start_sweep(
         self, *, grace: float = 0.05, leftover_grace: float = 0.05
     ) -> WorkflowHandle[Any, str]:
-        request = self._dispatcher.sweep_request().model_copy(
+        request = self._dispatcher.sweep_request(self.provisioner.kind).model_copy(
             update={"grace_seconds": grace, "leftover_grace_seconds": leftover_grace}
         )
         return await self.temporal.start_workflow(
@@ -254,7 +254,6 @@ async def running_control_plane(
     dispatcher = Dispatcher(
         client,
         task_queue=task_queue,
-        provisioner=backend.kind,
         heartbeat_seconds=2,
         look_again_seconds=5,
     )
@@ -263,6 +262,7 @@ async def running_control_plane(
         registry=registry,
         changes=changes,
         dispatcher=dispatcher,
+        default_pool=backend.kind,
         api_key=API_KEY,
         tokens=TOKENS,
         api_settings=ApiSettings(),

@@ -9,8 +9,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.heartbeat import heartbeating
-from core.ids import VersionId
-from core.temporal.names import preparation_workflow_id
+from core.ids import VersionId, preparation_workflow_id
 from provisioners.base import FunctionToPrepare, Prepared
 from registry.database.engine import Registry
 from tests.support.harness import (

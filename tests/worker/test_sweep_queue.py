@@ -60,9 +60,9 @@ async def test_a_waiter_whose_wake_was_lost_gets_its_slot(
     await show(
         registry,
         paths[2:3],
-        queue_reason=QueueReason.CALLED,
-        called_by="exe-of-long-ago",
-        called_at=utc_now() - timedelta(minutes=1),
+        queue_reason=QueueReason.OFFERED,
+        offered_by="exe-of-long-ago",
+        offered_at=utc_now() - timedelta(minutes=1),
     )
     await show(registry, paths[3:], queue_reason=QueueReason.FUNCTION_LIMIT)
     assert await plane.sweep() == "1 called invocations woken again"

@@ -313,7 +313,7 @@ async def execution(registry: Registry) -> WorkerRef:
                     execution_spec=ExecutionSpec(max_retries=0, timeout_seconds=60),
                 )
             ],
-            provisioner="external",
+            default_pool="external",
         )
     details = {"type": "TEST", "identifier": "f"}
     async with registry.transaction() as session:
@@ -325,14 +325,13 @@ async def execution(registry: Registry) -> WorkerRef:
             function_name="f",
             input_="",
             parent=None,
-            provisioner="external",
         )
     execution_id = new_execution_id()
     async with registry.transaction() as session:
         request = OpenRequest(
             invocation_id=InvocationId(created.invocation.id), execution_id=execution_id
         )
-        await open_execution(session, request, provisioner="external")
+        await open_execution(session, request)
     return WorkerRef(execution_id=execution_id)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
-from core.ids import ProjectId
+from core.ids import ProjectId, deletion_workflow_id
 from core.messages import CloseRequest
 from core.states import InvocationStatus, Phase, QueueReason
-from core.temporal.names import deletion_workflow_id
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Invocation
 from registry.queries.projects import get_project

@@ -226,7 +226,7 @@ def sweep_activities(
     """The steps of the sweep of a control plane, in the test's own hands."""
     return SweepActivities(
         registry,
-        Dispatcher(client, task_queue=plane.task_queue, provisioner=plane.provisioner.kind),
+        Dispatcher(client, task_queue=plane.task_queue),
         WorkflowStates(plane.temporal, task_queue=plane.task_queue),
         plane.provisioner,
         grace_seconds=1,

@@ -152,7 +152,7 @@ async def test_workers_that_cannot_be_ended_take_nobodys_turn(
         provisioner.workers[execution_id] = ScriptedWorker(request_for(execution_id))
     steps = SweepActivities(
         registry,
-        Dispatcher(temporal_client, task_queue=task_queue, provisioner=provisioner.kind),
+        Dispatcher(temporal_client, task_queue=task_queue),
         WorkflowStates(temporal_client, task_queue=task_queue),
         provisioner,
         grace_seconds=1,

@@ -24,7 +24,7 @@ LIMIT_SECONDS = 60
 
 async def take_dispatcher(app: FastAPI, settings: TemporalSettings, *, lazy: bool) -> None:
     client = await connect(settings, lazy=lazy)
-    dispatcher = Dispatcher(client, task_queue=settings.temporal_task_queue, provisioner="dev")
+    dispatcher = Dispatcher(client, task_queue=settings.temporal_task_queue)
     app.state.context = dataclasses.replace(app.state.context, dispatcher=dispatcher)
 
 

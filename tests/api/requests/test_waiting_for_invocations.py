@@ -15,7 +15,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, text
 
 from core.errors import InvocationDoesNotExistError, RegistryIsUnavailableError
 from core.ids import execution_id_of_run
-from core.messages import WaitingEnd
+from core.messages import EndWaitingRequest
 from core.settings import RegistrySettings
 from core.states import InterruptReason
 from registry.changes import Changes
@@ -44,7 +44,7 @@ async def end(registry: Registry, *invocation_paths: str) -> None:
     """End invocations that have no execution, as their workflows would."""
     async with registry.transaction() as session:
         for path in invocation_paths:
-            request = WaitingEnd(
+            request = EndWaitingRequest(
                 invocation_id=invocation_id_of(path), reason=InterruptReason.CANCELLED
             )
             await end_waiting(session, request)

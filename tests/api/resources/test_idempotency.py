@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from core.errors import ParentInvocationDoesNotExistError
 from core.ids import VersionId
-from core.messages import WaitingEnd
+from core.messages import EndWaitingRequest
 from core.states import InterruptReason
 from registry.database.engine import Registry
 from registry.database.tables import Invocation
@@ -74,7 +74,9 @@ async def count(registry: Registry) -> int:
 
 
 async def end(api: Api, path: str) -> None:
-    request = WaitingEnd(invocation_id=invocation_id_of(path), reason=InterruptReason.CANCELLED)
+    request = EndWaitingRequest(
+        invocation_id=invocation_id_of(path), reason=InterruptReason.CANCELLED
+    )
     async with api.registry.transaction() as session:
         await end_waiting(session, request)
 
@@ -190,7 +192,7 @@ async def test_a_refused_request_does_not_use_up_its_key(api: Api, function: str
     await created(api, function)
 
 
-async def register(registry: Registry, function: str, *, provisioner: str) -> str:
+async def register(registry: Registry, function: str) -> str:
     """Create an invocation as a process does that ends before it has started the workflow."""
     _, _, project_name, _, version_id, _, function_name = function.split("/")
     async with registry.transaction() as session:
@@ -201,7 +203,6 @@ async def register(registry: Registry, function: str, *, provisioner: str) -> st
             function_name=function_name,
             input_=BODY["input"],
             parent=None,
-            provisioner=provisioner,
             idempotency_key="key",
         )
     return registered.invocation.id
@@ -210,7 +211,7 @@ async def register(registry: Registry, function: str, *, provisioner: str) -> st
 async def test_the_repeated_request_starts_a_workflow_that_was_never_started(
     api: Api, function: str, temporal_client: Client
 ) -> None:
-    invocation_id = await register(api.registry, function, provisioner="dev")
+    invocation_id = await register(api.registry, function)
     assert not await has_workflow(temporal_client, invocation_id)
     assert (await created(api, function))["invocation_id"] == invocation_id
     assert await has_workflow(temporal_client, invocation_id)
@@ -218,18 +219,13 @@ async def test_the_repeated_request_starts_a_workflow_that_was_never_started(
     await created(api, function)
 
 
-async def test_no_workflow_is_started_for_what_has_ended_or_belongs_elsewhere(
+async def test_no_workflow_is_started_for_what_has_ended(
     api: Api, function: str, temporal_client: Client
 ) -> None:
-    ended = await register(api.registry, function, provisioner="dev")
+    ended = await register(api.registry, function)
     await end(api, ended)
     assert (await created(api, function))["invocation_status"] == "TERMINATED"
     assert not await has_workflow(temporal_client, ended)
-
-    function = f"{await api.deploy(STANDARD)}/functions/standard"
-    elsewhere = await register(api.registry, function, provisioner="process")
-    assert (await created(api, function))["invocation_id"] == elsewhere
-    assert not await has_workflow(temporal_client, elsewhere)
 
 
 async def test_a_worker_gets_back_its_own_children_only(api: Api, function: str) -> None:

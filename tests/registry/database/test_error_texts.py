@@ -47,7 +47,7 @@ async def test_a_violated_constraint_does_not_quote_the_row(registry: Registry) 
     _, said = await _text_of_failure(
         registry,
         insert(Version).values(
-            id="ver-1", project_id=SECRET, provisioner="p", created_at=utc_now()
+            id="ver-1", project_id=SECRET, default_pool="p", created_at=utc_now()
         ),
     )
     assert "foreign key" in said

@@ -67,7 +67,7 @@ async def use(registry: Registry, manifest: Manifest) -> VersionId:
             project_name="shop",
             default_docker_image=f"bundle://{manifest.digest}",
             functions=[],
-            provisioner="p",
+            default_pool="p",
         )
     return VersionId(created.version.id)
 

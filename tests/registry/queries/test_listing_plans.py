@@ -23,7 +23,7 @@ from registry.database.tables import Execution, Function, Invocation
 from registry.queries.invocation_pages import InvocationPage, list_children, list_invocations
 from registry.queries.invocations import MAX_QUEUE_POSITION, get_invocation
 from registry.queries.logs import find_log_place
-from registry.transitions.slots import call_next, lock_function
+from registry.transitions.slots import lock_function, offer_slots
 from tests.support.harness import Json
 
 ROWS = 10_000
@@ -266,14 +266,14 @@ async def test_whom_to_call_for_a_slot_is_found_without_reading_the_queue(
         await session.execute(
             update(Invocation)
             .where(Invocation.id.in_(called.order_by(Invocation.id.desc()).limit(2)))
-            .values(queue_reason=QueueReason.CALLED, called_by="exe-1")
+            .values(queue_reason=QueueReason.OFFERED, offered_by="exe-1")
         )
         function.max_concurrency = 2
     async with registry.transaction() as session:
         found = await lock_function(session, FunctionId(function.id))
         assert found is not None
         with statements_of(registry) as statements:
-            again = await call_next(session, found.function, caller="exe-1")
+            again = await offer_slots(session, found.function, offered_by="exe-1")
     assert len(again) == 2
     nodes = await plans_of(registry, statements)
     assert wasteful(nodes, rows=3) == []

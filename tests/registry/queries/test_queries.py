@@ -44,7 +44,7 @@ async def created(registry: Registry) -> InvocationDetails:
     async with registry.transaction() as session:
         await create_project(session, name="p")
         await create_version(
-            session, project_name="p", default_docker_image="i", functions=[SPEC], provisioner="p"
+            session, project_name="p", default_docker_image="i", functions=[SPEC], default_pool="p"
         )
     async with registry.transaction() as session:
         return await create_invocation(
@@ -54,7 +54,6 @@ async def created(registry: Registry) -> InvocationDetails:
             function_name="f",
             input_="first",
             parent=None,
-            provisioner="p",
         )
 
 
@@ -100,7 +99,7 @@ async def test_ver_4_inv_d2_exe_2_an_id_occurs_once_and_the_first_is_kept(
         "updated_at": now,
     }
     async with registry.transaction() as session:
-        session.add(Execution(attempt=1, provisioner="first", **execution))
+        session.add(Execution(attempt=1, pool="first", **execution))
     second_ones = (
         Project(id="prj-2", name="p", created_at=now),
         Version(id=version_id, project_id=project_id, created_at=now),
@@ -111,7 +110,7 @@ async def test_ver_4_inv_d2_exe_2_an_id_occurs_once_and_the_first_is_kept(
             created_at=now,
             updated_at=now,
         ),
-        Execution(attempt=2, provisioner="second", **execution),
+        Execution(attempt=2, pool="second", **execution),
         _second_function(created, now_id="fun-2"),
     )
     for second in second_ones:
@@ -122,7 +121,7 @@ async def test_ver_4_inv_d2_exe_2_an_id_occurs_once_and_the_first_is_kept(
         invocation = await session.get_one(Invocation, invocation_id)
         assert invocation.input == "first"
         kept = await session.get_one(Execution, execution["id"])
-        assert kept.provisioner == "first"
+        assert kept.pool == "first"
         version = await get_version(session, project_name="p", version_id=None)
         assert version.version.created_at == created.context.version.created_at
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
 from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
-from core.messages import CloseRequest, OpenRequest, Verdict, WaitingEnd
+from core.messages import CloseRequest, EndWaitingRequest, OpenRequest, Verdict
 from core.states import InterruptReason, InvocationStatus, Outcome
 from registry.changes import Changes, announce
 from registry.database.engine import Registry
@@ -45,7 +45,7 @@ async def created(registry: Registry) -> InvocationDetails:
     async with registry.transaction() as session:
         await create_project(session, name="p")
         version = await create_version(
-            session, project_name="p", default_docker_image="i", functions=[SPEC], provisioner="p"
+            session, project_name="p", default_docker_image="i", functions=[SPEC], default_pool="p"
         )
         await record_prepared(session, FunctionId(version.functions[0].id), details=None)
     async with registry.transaction() as session:
@@ -56,7 +56,6 @@ async def created(registry: Registry) -> InvocationDetails:
             function_name="f",
             input_="",
             parent=None,
-            provisioner="p",
         )
 
 
@@ -81,7 +80,7 @@ async def open_next(
 ) -> Verdict:
     request = OpenRequest(invocation_id=invocation_id, execution_id=execution_id)
     async with registry.transaction() as session:
-        return (await open_execution(session, request, provisioner="p")).verdict
+        return (await open_execution(session, request)).verdict
 
 
 async def close(registry: Registry, execution_id: ExecutionId = EXECUTION_ID) -> bool:
@@ -131,7 +130,7 @@ async def test_an_end_in_place_of_an_admission_is_announced(
 async def test_the_end_of_waiting_is_announced(
     registry: Registry, changes: Changes, invocation_id: InvocationId
 ) -> None:
-    request = WaitingEnd(invocation_id=invocation_id, reason=InterruptReason.TIMED_OUT)
+    request = EndWaitingRequest(invocation_id=invocation_id, reason=InterruptReason.TIMED_OUT)
     async with (
         announced_end(registry, changes, invocation_id),
         registry.transaction() as session,

@@ -32,7 +32,7 @@ async def function(registry: Registry) -> None:
     async with registry.transaction() as session:
         await create_project(session, name="p")
         await create_version(
-            session, project_name="p", default_docker_image="i", functions=[spec], provisioner="p"
+            session, project_name="p", default_docker_image="i", functions=[spec], default_pool="p"
         )
 
 
@@ -48,7 +48,6 @@ async def invoke(registry: Registry, parent: InvocationId | None = None) -> Invo
             function_name="f",
             input_="",
             parent=named,
-            provisioner="p",
         )
     return InvocationId(created.invocation.id)
 
@@ -152,7 +151,6 @@ async def test_a_grandchild_that_is_committed_during_the_cancel_is_not_missed(
             function_name="f",
             input_="",
             parent=ParentInvocationDefinition(function_name="f", invocation_id=child),
-            provisioner="p",
         )
         # It has seen the child, and waits for the lock that the creation holds.
         cancelling = asyncio.create_task(cancel(registry, top))

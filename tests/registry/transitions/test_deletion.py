@@ -21,8 +21,8 @@ from core.errors import (
     VersionDoesNotExistError,
 )
 from core.ids import InvocationId, ProjectId, execution_id_of_run
-from core.messages import ProjectCancelRequest, ProjectRowsDeleted, ProjectRowsRequest
-from core.states import InvocationStatus, Outcome, Phase, QueueReason, WorkerStatus
+from core.messages import ProjectCancelRequest, ProjectRowsProgress, ProjectRowsRequest
+from core.states import InvocationStatus, Outcome, Phase, WorkerStatus
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Function, Invocation, LogChunk, Project, Version
 from registry.queries.invocations import create_invocation
@@ -59,7 +59,7 @@ class Rows:
                 project_name=self.name,
                 default_docker_image="i",
                 functions=[spec(function) for function in functions],
-                provisioner="p",
+                default_pool="p",
             )
 
     async def invoke(self, function: str = "f", parent: InvocationId | None = None) -> InvocationId:
@@ -73,7 +73,6 @@ class Rows:
                 parent=None
                 if parent is None
                 else ParentInvocationDefinition(function_name="f", invocation_id=parent),
-                provisioner="p",
             )
         return InvocationId(created.invocation.id)
 
@@ -105,7 +104,7 @@ class Rows:
                     function_id=invocation.function_id,
                     attempt=attempt,
                     worker_status=status,
-                    provisioner="p",
+                    pool="p",
                     started_at=utc_now(),
                     outcome=Outcome.SUCCEEDED if status is WorkerStatus.TERMINATED else None,
                     created_at=utc_now(),
@@ -156,7 +155,7 @@ def activities(registry: Registry, temporal_client: Client) -> DeletionActivitie
     return DeletionActivities(registry, temporal_client)
 
 
-async def delete_rows(activities: DeletionActivities, project: Rows) -> ProjectRowsDeleted:
+async def delete_rows(activities: DeletionActivities, project: Rows) -> ProjectRowsProgress:
     return await ActivityEnvironment().run(
         activities.delete_project_rows, ProjectRowsRequest(project_id=project.project_id)
     )
@@ -198,12 +197,12 @@ async def test_del_2_everything_of_a_project_goes_and_another_one_stays(
     await shop.end(await shop.invoke("h"))
     await shop.request_deletion()
 
-    assert await delete_rows(activities, shop) == ProjectRowsDeleted(invocations=4, complete=True)
+    assert await delete_rows(activities, shop) == ProjectRowsProgress(invocations=4, complete=True)
     # The project, its version, its two functions.
     assert await count(registry) == [1, 1, 2, *before[3:]]
     assert (await other.look(kept)).status == InvocationStatus.RUNNING
     # Done again after a crash: there is nothing to do.
-    assert await delete_rows(activities, shop) == ProjectRowsDeleted()
+    assert await delete_rows(activities, shop) == ProjectRowsProgress()
 
 
 async def test_a_child_that_is_older_than_its_parent_goes_too(
@@ -217,7 +216,7 @@ async def test_a_child_that_is_older_than_its_parent_goes_too(
         await shop.end(child)
     await shop.end(parent)
     await shop.request_deletion()
-    assert await delete_rows(activities, shop) == ProjectRowsDeleted(invocations=4, complete=True)
+    assert await delete_rows(activities, shop) == ProjectRowsProgress(invocations=4, complete=True)
     assert await count(registry) == [0] * len(TABLES)
 
 
@@ -227,7 +226,7 @@ async def test_del_1_rows_of_a_running_execution_are_never_deleted(
     running = await shop.invoke()
     await shop.execute(running, status=WorkerStatus.RUNNING, chunks=1)
     await shop.request_deletion()
-    assert await delete_rows(activities, shop) == ProjectRowsDeleted(complete=False)
+    assert await delete_rows(activities, shop) == ProjectRowsProgress(complete=False)
     assert await count(registry) == [1, 1, 2, 1, 1, 1]
 
 
@@ -277,7 +276,7 @@ async def test_ended_rows_remember_that_their_workflows_are_to_be_ended(
     dead = await Client.connect("127.0.0.1:1", lazy=True)
     with pytest.raises((RPCError, RuntimeError)):
         await cancel(DeletionActivities(registry, dead), shop)
-    assert (await shop.look(waiting)).queue_reason == QueueReason.WORKFLOW_LEFT
+    assert (await shop.look(waiting)).workflow_to_end
     assert await cancel(activities, shop) == (0, 0)
     with pytest.raises((RPCError, RuntimeError)):
         await delete_rows(DeletionActivities(registry, dead), shop)
@@ -306,7 +305,7 @@ async def test_more_than_one_transaction_may_end_are_ended(
     await shop.request_deletion()
     assert await cancel(activities, shop) == (2 * ROWS_AT_ONCE + 1, 0)
     done = await delete_rows(activities, shop)
-    assert done == ProjectRowsDeleted(invocations=2 * ROWS_AT_ONCE + 1, complete=True)
+    assert done == ProjectRowsProgress(invocations=2 * ROWS_AT_ONCE + 1, complete=True)
 
 
 async def test_a_function_that_is_gone_has_nothing_to_cancel(registry: Registry) -> None:

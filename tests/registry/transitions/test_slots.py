@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from core.contract.functions import ExecutionSpec, FunctionSpec, ResourceSpec
 from core.ids import ExecutionId, FunctionId, InvocationId
-from core.messages import Closed, CloseRequest, Opened, OpenRequest, Verdict
+from core.messages import Admission, CloseRequest, Decision, OpenRequest, Verdict
 from core.states import InvocationStatus, Outcome, Phase
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Invocation
@@ -31,7 +31,7 @@ async def function_id(registry: Registry) -> FunctionId:
             project_name="p",
             default_docker_image="i",
             functions=[LIMITED],
-            provisioner="p",
+            default_pool="p",
         )
     return FunctionId(version.functions[0].id)
 
@@ -50,7 +50,6 @@ async def invoke(registry: Registry) -> InvocationId:
             function_name="limited",
             input_="",
             parent=None,
-            provisioner="p",
         )
     return InvocationId(created.invocation.id)
 
@@ -59,13 +58,13 @@ def execution_id(number: int) -> ExecutionId:
     return ExecutionId(f"exe-{number:032x}")
 
 
-async def ask(registry: Registry, invocation_id: InvocationId, number: int) -> Opened:
+async def ask(registry: Registry, invocation_id: InvocationId, number: int) -> Admission:
     request = OpenRequest(invocation_id=invocation_id, execution_id=execution_id(number))
     async with registry.transaction() as session:
-        return await open_execution(session, request, provisioner="scripted")
+        return await open_execution(session, request)
 
 
-async def close(registry: Registry, number: int) -> Closed:
+async def close(registry: Registry, number: int) -> Decision:
     async with registry.transaction() as session:
         return await close_execution(session, CloseRequest(execution_id=execution_id(number)))
 
