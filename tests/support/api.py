@@ -86,7 +86,7 @@ class Api:
             values: dict[str, Any] = {
                 "attempt": 1,
                 "worker_status": WorkerStatus.RUNNING,
-                "provisioner": "process",
+                "pool": "process",
                 "created_at": now,
                 "updated_at": now,
                 **fields,

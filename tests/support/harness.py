@@ -111,15 +111,18 @@ class ControlPlane:
         answer = await self.call("POST", path, json={"input": json.dumps(argument), **fields})
         return f"{path}/{answer['invocation_id']}"
 
-    async def sweep(self, *, grace: float = 0.05, leftover_grace: float = 0.05) -> str:
+    async def sweep(
+        self, *, grace: float = 0.05, leftover_grace: float = 0.05, pool: str | None = None
+    ) -> str:
         """Sweep once; returns what the sweep says."""
-        handle = await self.start_sweep(grace=grace, leftover_grace=leftover_grace)
+        handle = await self.start_sweep(grace=grace, leftover_grace=leftover_grace, pool=pool)
         return await handle.result()
 
     async def start_sweep(
-        self, *, grace: float = 0.05, leftover_grace: float = 0.05
+        self, *, grace: float = 0.05, leftover_grace: float = 0.05, pool: str | None = None
     ) -> WorkflowHandle[Any, str]:
-        request = self._dispatcher.sweep_request(self.provisioner.kind).model_copy(
+        pool = pool or self._provisioner.kind
+        request = self._dispatcher.sweep_request(pool).model_copy(
             update={"grace_seconds": grace, "leftover_grace_seconds": leftover_grace}
         )
         return await self.temporal.start_workflow(

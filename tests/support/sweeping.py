@@ -83,7 +83,7 @@ async def insert_row(registry: Registry, plane: ControlPlane, *, function: str) 
                 id=invocation_id,
                 function_id=function_id,
                 input="null",
-                provisioner=plane.provisioner.kind,
+                pool=plane.provisioner.kind,
                 created_at=created_at,
                 updated_at=created_at,
             )

@@ -106,7 +106,7 @@ async def test_the_rows_of_another_kind_are_not_touched(
     path = await insert_row(registry, plane, function="standard")
     await write(
         registry,
-        update(Invocation).where(Invocation.id == id_of(path)).values(provisioner="another"),
+        update(Invocation).where(Invocation.id == id_of(path)).values(pool="another"),
     )
     assert await plane.sweep(grace=0) == NOTHING
     assert (await plane.get(path))["phase_detail"] is None

@@ -296,7 +296,7 @@ async def test_more_than_one_transaction_may_end_are_ended(
                 id=f"inv-{number:032x}",
                 function_id=function_id,
                 input="",
-                provisioner="p",
+                pool="p",
                 created_at=now,
                 updated_at=now,
             )
