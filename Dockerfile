@@ -1,6 +1,6 @@
 # One image for every program: the command after its name says which one runs, for example
 #   docker run --env-file=environment/example-dev.env control-plane:latest api --provisioner=dev
-# Build it with `docker build -t control-plane:latest .`; docs/deployment.md has the rest.
+# Build it with `docker build -t control-plane:latest .`; docs/run-the-server.md has the rest.
 
 # Python 3.11 or later on glibc. Name an image of your own to build from that.
 ARG BASE_IMAGE=python:3.11-slim

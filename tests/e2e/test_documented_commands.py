@@ -1,7 +1,7 @@
 """The documented way to run it: `loop` and `api` with an example environment file.
 
-Flags and files are those of docs/deployment.md. Only addresses differ, since tests run beside each
-other: those of Postgres with its database, of Temporal, of the API and of the provisioner.
+Flags and files are those of docs/run-the-server.md. Only addresses differ, since tests run beside
+each other: those of Postgres with its database, of Temporal, of the API and of the provisioner.
 """
 
 import signal
