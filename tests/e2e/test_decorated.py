@@ -1,7 +1,7 @@
 """A project of decorated functions, as its user has it: written, deployed by command, called.
 
-What each call and each handle does is in `tests.library`. Here the parts meet: names, versions and
-code are those that `control-plane deploy` has put there.
+What each call and each handle does is in `tests.sdk.library`. Here the parts meet: names, versions
+and code are those that `control-plane deploy` has put there.
 """
 
 import json
