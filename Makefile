@@ -36,7 +36,7 @@ $(DEV_STAMP): $(USER_STAMP) requirements-dev.lock
 	@touch $@
 
 .PHONY: lock
-lock: $(VENV)/bin/python ## Write requirements.lock and requirements-dev.lock anew
+lock: $(VENV)/bin/python ## Resolve the dependencies again, into requirements.lock and requirements-dev.lock
 	@$(PIP_INSTALL) uv
 	$(COMPILE) --group build -o requirements.lock
 	$(COMPILE) --group build --group dev -c requirements.lock -o requirements-dev.lock
@@ -98,7 +98,7 @@ prove-bounds: $(DEV_STAMP) ## Prove that memory stays bounded under hostile load
 	@$(BIN)/python -m tests.proofs.bounds $(ARGS)
 
 .PHONY: record
-record: $(DEV_STAMP) ## Record workflow histories anew (only for new paths; never to mend a failing replay)
+record: $(DEV_STAMP) ## Record workflow histories for new paths (never to mend a failing replay)
 	@$(BIN)/python -m tests.replay.record $(ARGS)
 
 .PHONY: openapi
