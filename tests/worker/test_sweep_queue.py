@@ -51,7 +51,7 @@ async def test_a_waiter_whose_wake_was_lost_gets_its_slot(
     assert await plane.sweep() == NOTHING
 
     await show(registry, paths[1:], queue_reason=QueueReason.FUNCTION_LIMIT)
-    await sweep_until(plane, "1 waiting invocations called to free slots")
+    await sweep_until(plane, "1 free slots offered to waiting invocations")
     run = await plane.until_worker_runs(paths[1])
 
     await hide(registry, paths[2:])
@@ -65,7 +65,7 @@ async def test_a_waiter_whose_wake_was_lost_gets_its_slot(
         offered_at=utc_now() - timedelta(minutes=1),
     )
     await show(registry, paths[3:], queue_reason=QueueReason.FUNCTION_LIMIT)
-    assert await plane.sweep() == "1 called invocations woken again"
+    assert await plane.sweep() == "1 invocations woken again that were offered a slot"
     for path in paths[2:]:
         await (await plane.until_worker_runs(path)).play("SUCCEEDED")
         await plane.until_terminated(path)

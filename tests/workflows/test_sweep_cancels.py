@@ -185,7 +185,7 @@ async def test_can_7_descendants_of_a_cancelled_invocation_are_cancelled(
         .values(cancellation_requested_at=utc_now() - timedelta(minutes=1)),
     )
 
-    await sweep_until(plane, "1 invocations cancelled with what had called them")
+    await sweep_until(plane, "1 invocations cancelled with their parent")
 
     assert (await plane.until_terminated(leaf))["phase"] == "CANCELLED"
     assert (other_run.worker.terminations, other_child_run.worker.terminations) == (0, 0)
