@@ -4,7 +4,7 @@ The contract counts in whole seconds: a timeout has come when `now - creation_ti
 timeout_seconds` with both times cut to seconds. Existing clients judge by the same integers
 whether an aborted execution was cancelled or timed out, so a signal must not be sent earlier.
 The workflow (`workflows/invocation.py`) waits for this moment;
-`registry/transitions/executions.py` refuses new executions after it.
+`registry/transitions/decisions.py` refuses new executions after it.
 """
 
 from datetime import UTC, datetime, timedelta
