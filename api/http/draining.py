@@ -1,7 +1,8 @@
-"""How a server stops without breaking a connection that somebody has sent a request on.
+"""How the server stops without breaking a connection that a client has sent a request on.
 
-A client can repeat a call safely if its connection was refused. If it breaks after the request was
-sent, the client cannot know what has become of the call. So nothing is closed before it was told.
+A client can repeat a request safely if its connection was refused. If the connection breaks after
+the request was sent, the client cannot know what has become of it. So the server closes nothing
+before it has told the client.
 """
 
 import ctypes
@@ -29,11 +30,12 @@ _DROP_NEW_CONNECTIONS: Final = (
 
 
 def refuse_new_connections(listener: socket.socket) -> None:
-    """Let nobody connect any more, and leave those alone who are connected or just connecting.
+    """Refuse new clients, and leave alone those that are connected or just connecting.
 
-    They can still be accepted; closing a listener resets whom it has not accepted. A newcomer's
-    first packet is dropped: he tries again after a second, and is refused or reaches the next
-    process. Where the kernel cannot do it, nothing changes.
+    The server can still accept these; closing the listener would reset the connections that it has
+    not accepted. The kernel drops the first packet of a new client, which tries again after a
+    second, and is refused or reaches the next process. Where the kernel cannot do it, nothing
+    changes.
     """
     program = b"".join(struct.pack("HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
     buffer = ctypes.create_string_buffer(program)
@@ -42,30 +44,30 @@ def refuse_new_connections(listener: socket.socket) -> None:
         listener.setsockopt(
             socket.SOL_SOCKET,
             _SO_ATTACH_FILTER,
-            # The kernel copies the program within the call.
+            # The kernel copies the program before this returns.
             struct.pack("HL", length, ctypes.addressof(buffer)),
         )
     except OSError as error:
         logger.info("listener_takes_no_filter", error=error.strerror)
 
 
-class Farewell:
-    """The application; once said, each answer tells the client to use another connection."""
+class DrainingMiddleware:
+    """The application; from `begin` on, each answer tells the client to use another connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._is_said = False
+        self._has_begun = False
 
-    def say(self) -> None:
+    def begin(self) -> None:
         """Let answers from now on carry `Connection: close`; the server closes after them."""
-        self._is_said = True
+        self._has_begun = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
 
-        async def send_farewell(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._is_said:
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._has_begun:
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
-        await self._app(scope, receive, send_farewell)
+        await self._app(scope, receive, send_closing)

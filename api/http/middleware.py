@@ -37,9 +37,9 @@ _SLASHES = re.compile(rb"/{2,}")
 
 
 class RequestIdMiddleware:
-    """Names each request, in its answer and in all log lines; answers what nobody has caught.
+    """Names each request, in its answer and in all log lines; answers errors of no known class.
 
-    A sane X-Request-ID of the caller is kept.
+    A sane X-Request-ID of the client is kept.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -93,8 +93,8 @@ class TolerantRequestMiddleware:
     """Accepts what clients get slightly wrong: slashes and the content type.
 
     Double slashes count as one and a slash at the end as none, so that a base URL that ends in a
-    slash works; a path with an encoded slash is nobody's. Every body is read as JSON, also that of
-    `curl -d`, which calls it a form.
+    slash works; a path with an encoded slash leads nowhere. Every body is read as JSON, also
+    that of `curl -d`, which names it a form.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -130,8 +130,8 @@ class BodyLimitMiddleware:
     """Keeps request bodies from filling the memory.
 
     One over 4 MiB is refused, also if it comes in chunks of unknown number, and any body while all
-    those that are being received have reached 64 MiB. Large ones then take turns: they wait, read
-    but not parsed, until those before them have been dealt with.
+    those that are being received have reached 64 MiB. A large one waits, read but not parsed, until
+    there is room for it among those that are being dealt with.
 
     Refusals come when a route reads the body, so that authentication is judged before it.
     """
@@ -148,7 +148,7 @@ class BodyLimitMiddleware:
         self._max_bytes = max_bytes
         self._max_together = max_together
         self._together = 0
-        self._turns = _Turns(max_at_work)
+        self._at_work = _ByteSemaphore(max_at_work)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -170,7 +170,7 @@ class BodyLimitMiddleware:
                 if self._together > self._max_together:
                     raise _refusal(RequestBodiesAreTooManyError, {"Retry-After": "1"})
                 if not message.get("more_body") and received > SMALL_BODY_BYTES and not at_work:
-                    await self._turns.take(received)
+                    await self._at_work.acquire(received)
                     at_work = received
             return message
 
@@ -182,7 +182,7 @@ class BodyLimitMiddleware:
                 # An error that refers to itself by way of its frames keeps a refused body, and
                 # millions of plain values in it do not bring about a collection.
                 gc.collect()
-            self._turns.give_back(at_work)
+            self._at_work.release(at_work)
 
 
 def _refusal(
@@ -192,30 +192,30 @@ def _refusal(
     return HTTPException(error.status, error.detail, headers)
 
 
-class _Turns:
-    """Room for so many bytes; who does not fit waits, first come, first served."""
+class _ByteSemaphore:
+    """Room for so many bytes; what does not fit waits, first come, first served."""
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def take(self, size: int) -> None:
+    async def acquire(self, size: int) -> None:
         if not self._waiting and size <= self._room:
             self._room -= size
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        admission = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, admission))
         try:
-            await turn
+            await admission
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(size)
+            if admission.done() and not admission.cancelled():
+                self.release(size)
             raise
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         self._room += size
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._room):
-            wanted, turn = self._waiting.popleft()
-            if not turn.done():
+            wanted, admission = self._waiting.popleft()
+            if not admission.done():
                 self._room -= wanted
-                turn.set_result(None)
+                admission.set_result(None)

@@ -1,7 +1,7 @@
 """HTTP on one connection, as uvicorn reads it, with bounds for what it would wait for or keep.
 
 Uvicorn's own protocol takes a request line, headers and trailers of any length into memory, before
-anybody is authenticated, and waits for the rest of a request for ever.
+the request is authenticated, and waits for the rest of a request for ever.
 """
 
 import asyncio

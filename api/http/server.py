@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from api.http.draining import Farewell, refuse_new_connections
+from api.http.draining import DrainingMiddleware, refuse_new_connections
 from api.http.protocol import BoundedProtocol
 from registry.changes import Changes
 
@@ -16,13 +16,13 @@ _DRAIN_SECONDS = 30
 """How long requests that are under way may take after the order to stop."""
 
 _CONNECTING_SECONDS = 0.1
-"""How long whoever is just connecting at the order to stop may take for it."""
+"""How long a client that is just connecting at the order to stop may take for it."""
 
 _IDLE_SECONDS = 1.0
 """How long a connection without a request is kept open after the order to stop.
 
-Whoever sends one meanwhile is told to close; closed by us at once, it may break under a request
-that is on its way.
+A client that sends one meanwhile is told to close. If the server closed the connection at once, it
+might break under a request that is on its way.
 """
 
 _KEEP_ALIVE_SECONDS = 75
@@ -89,16 +89,16 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set, then finish the requests that are under way.
 
-    Those that wait for a change are answered at once: `changes` is closed. Nobody who has sent a
-    request finds the connection closed without an answer, unless the request takes too long.
+    Those that wait for a change are answered at once: `changes` is closed. Each client that has
+    sent a request gets an answer before its connection closes, unless the request takes too long.
 
     Raises:
         RuntimeError: the server ended by itself.
     """
-    farewell = Farewell(app)
+    draining = DrainingMiddleware(app)
     server = _Server(
         uvicorn.Config(
-            farewell,
+            draining,
             http=BoundedProtocol,
             # Nothing here speaks it.
             ws="none",
@@ -118,7 +118,7 @@ async def serve(
             await serving
             raise RuntimeError("the HTTP server ended unexpectedly")
     finally:
-        farewell.say()
+        draining.begin()
         await changes.close()
         server.should_exit = True
         stopping.cancel()
