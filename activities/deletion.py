@@ -25,6 +25,7 @@ from core.messages import (
 from registry.database.engine import Registry
 from registry.queries.bundles import delete_bundles
 from registry.queries.piece_stores import PieceStore, PostgresPieces
+from registry.queries.projects import is_deletion_requested
 from registry.transitions import deletion
 
 _SECONDS = 5.0
@@ -135,7 +136,7 @@ class DeletionActivities:
 
     async def _is_requested(self, project_id: ProjectId) -> bool:
         async with self._registry.autocommit() as session:
-            requested = await deletion.is_deletion_requested(session, project_id)
+            requested = await is_deletion_requested(session, project_id)
         if requested is False:
             raise ApplicationError(
                 "nobody has asked for this project to be deleted",

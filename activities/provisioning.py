@@ -40,9 +40,9 @@ from registry.database.engine import Registry
 from registry.database.tables import Function
 from registry.queries import workers
 from registry.queries.log_writer import LogTail, append_lines, read_tail
+from registry.queries.paths import FunctionContext
 from registry.queries.workers import ExecutionContext
 from registry.transitions import preparation
-from registry.transitions.slots import FunctionContext
 
 logger = structlog.get_logger(__name__)
 

@@ -29,6 +29,7 @@ from registry.database.engine import Registry
 from registry.database.migrate import upgrade
 from registry.queries.invocation_pages import list_invocations
 from registry.queries.invocations import create_invocation, get_invocation
+from registry.queries.paths import FunctionPath, InvocationPath
 from standalone.servers.postgres import EmbeddedPostgres
 from standalone.servers.temporal import TemporalDevServer
 
@@ -89,9 +90,11 @@ class _Calls:
                 async with self._registry.autocommit() as session:
                     await list_invocations(
                         session,
-                        project_name=PROJECT,
-                        version_id=self._filled.version_id,
-                        function_name=function,
+                        FunctionPath(
+                            project_name=PROJECT,
+                            version_id=self._filled.version_id,
+                            function_name=function,
+                        ),
                         page_size=size,
                         offset=offset,
                         status=status,
@@ -115,10 +118,12 @@ class _Calls:
             async with self._registry.autocommit() as session:
                 await get_invocation(
                     session,
-                    project_name=PROJECT,
-                    version_id=self._filled.version_id,
-                    function_name=QUEUED,
-                    invocation_id=InvocationId(invocation_id),
+                    InvocationPath(
+                        project_name=PROJECT,
+                        version_id=self._filled.version_id,
+                        function_name=QUEUED,
+                        invocation_id=InvocationId(invocation_id),
+                    ),
                 )
 
         async def answer() -> None:

@@ -1,14 +1,13 @@
 """Parameters of requests that several resources share."""
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path, Query
 
 from core.contract.base import CleanText
 from core.contract.versions import parse_version_reference
-from core.ids import ExecutionId, InvocationId, VersionId
-from registry.queries.executions import ExecutionPath
+from core.ids import ExecutionId, InvocationId
+from registry.queries.paths import ExecutionPath, FunctionPath, InvocationPath, VersionPath
 
 ProjectName = Annotated[CleanText, Path(description="The project's name")]
 VersionReference = Annotated[
@@ -41,14 +40,8 @@ MaxResults = Annotated[
 InitialOffset = Annotated[CleanText | None, Query(description="`next_offset` of a page")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FunctionPath:
-    """The names that lead to a function."""
-
-    project_name: str
-    version_id: VersionId | None
-    """None for the newest."""
-    function_name: str
+async def _version_path(project_name: ProjectName, version_id: VersionReference) -> VersionPath:
+    return VersionPath(project_name=project_name, version_id=parse_version_reference(version_id))
 
 
 async def _function_path(
@@ -58,6 +51,18 @@ async def _function_path(
         project_name=project_name,
         version_id=parse_version_reference(version_id),
         function_name=function_name,
+    )
+
+
+async def _invocation_path(
+    function: Annotated[FunctionPath, Depends(_function_path)],
+    invocation_id: InvocationIdText,
+) -> InvocationPath:
+    return InvocationPath(
+        project_name=function.project_name,
+        version_id=function.version_id,
+        function_name=function.function_name,
+        invocation_id=InvocationId(invocation_id),
     )
 
 
@@ -75,5 +80,7 @@ async def _execution_path(
     )
 
 
+VersionPathDep = Annotated[VersionPath, Depends(_version_path)]
 FunctionPathDep = Annotated[FunctionPath, Depends(_function_path)]
+InvocationPathDep = Annotated[InvocationPath, Depends(_invocation_path)]
 ExecutionPathDep = Annotated[ExecutionPath, Depends(_execution_path)]

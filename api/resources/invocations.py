@@ -1,5 +1,6 @@
 """Routes for invocations."""
 
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
@@ -18,11 +19,10 @@ from api.requests.context import Context, ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import (
     IDEMPOTENCY_KEY,
-    FunctionPath,
     FunctionPathDep,
     IdempotencyKey,
     InitialOffset,
-    InvocationIdText,
+    InvocationPathDep,
     MaxResults,
 )
 from api.requests.waiting import WaitSeconds, read_when_ended
@@ -46,10 +46,11 @@ from core.errors import (
     ProjectDoesNotExistError,
     VersionDoesNotExistError,
 )
-from core.ids import InvocationId, VersionId
+from core.ids import VersionId
 from core.states import InvocationStatus
 from registry.queries import invocation_pages, invocations
 from registry.queries.idempotency import IdempotencyKeyIsUsedError
+from registry.queries.paths import FunctionPath
 from registry.queries.starts import start_of
 from registry.transitions.cancellation import request_cancellation
 
@@ -130,10 +131,7 @@ async def _create(
     responses=responses(*_INVOCATION_MISSING, InvocationIsAlreadyTerminatedError),
 )
 async def cancel_invocation(
-    function: FunctionPathDep,
-    invocation_id: InvocationIdText,
-    context: ContextDep,
-    caller: Caller,
+    path: InvocationPathDep, context: ContextDep, caller: Caller
 ) -> InvocationInfo:
     """Ask for an invocation, and everything that it has called, to be cancelled.
 
@@ -141,30 +139,17 @@ async def cancel_invocation(
     first time.
     """
     async with context.registry.transaction() as session:
-        await authorise_cancelling(session, caller, invocation_id=InvocationId(invocation_id))
-        found = await invocations.find_invocation(
-            session,
-            project_name=function.project_name,
-            version_id=function.version_id,
-            function_name=function.function_name,
-            invocation_id=InvocationId(invocation_id),
-        )
+        await authorise_cancelling(session, caller, invocation_id=path.invocation_id)
+        found = await invocations.find_invocation(session, path)
         to_cancel = await request_cancellation(session, found)
-        cancelled = await invocations.get_invocation(
-            session,
-            project_name=function.project_name,
-            version_id=function.version_id,
-            function_name=function.function_name,
-            invocation_id=found,
-        )
+        cancelled = await invocations.get_invocation(session, path)
     await context.errands.send(context.dispatcher.cancel_invocations(to_cancel))
     return invocation_info(cancelled, context.links)
 
 
 @router.get("/{invocation_id}", responses=responses(*_INVOCATION_MISSING))
 async def get_invocation(
-    function: FunctionPathDep,
-    invocation_id: InvocationIdText,
+    path: InvocationPathDep,
     context: ContextDep,
     caller: Caller,
     *,
@@ -172,27 +157,18 @@ async def get_invocation(
     wait: WaitSeconds = None,
 ) -> InvocationInfo:
     """Give an invocation with its executions; with `wait`, as soon as it is TERMINATED."""
-    version_id = function.version_id
 
     async def read() -> invocations.InvocationDetails:
-        nonlocal version_id
+        nonlocal path
         async with context.registry.autocommit() as session:
-            await authorise_reading_invocation(
-                session, caller, invocation_id=InvocationId(invocation_id)
-            )
-            found = await invocations.get_invocation(
-                session,
-                project_name=function.project_name,
-                version_id=version_id,
-                function_name=function.function_name,
-                invocation_id=InvocationId(invocation_id),
-            )
+            await authorise_reading_invocation(session, caller, invocation_id=path.invocation_id)
+            found = await invocations.get_invocation(session, path)
         # While it waits, `latest` may come to mean another version.
-        version_id = VersionId(found.context.version.id)
+        path = replace(path, version_id=VersionId(found.context.version.id))
         return found
 
     found = await read_when_ended(
-        read, context, invocation_id=invocation_id, request=request, wait=wait
+        read, context, invocation_id=path.invocation_id, request=request, wait=wait
     )
     return invocation_info(found, context.links)
 
@@ -230,9 +206,7 @@ async def list_invocations(
         await authorise_listing(session, caller, parent_id=parent_invocation_id)
         page = await invocation_pages.list_invocations(
             session,
-            project_name=function.project_name,
-            version_id=function.version_id,
-            function_name=function.function_name,
+            function,
             page_size=page_size(max_results, maximum=MAX_INVOCATIONS_PER_PAGE),
             offset=offset,
             status=status,

@@ -5,13 +5,12 @@ from fastapi import APIRouter
 from api.access.authorisation import AuthenticatedRoute, Caller, RootOnly, authorise_reading_project
 from api.requests.context import ContextDep
 from api.requests.errors import responses
-from api.requests.parameters import ProjectName, VersionReference
+from api.requests.parameters import ProjectName, VersionPathDep
 from api.views.shared import version_info, versions_list
 from core.contract.versions import (
     VersionDefinition,
     VersionInfo,
     VersionsListForProject,
-    parse_version_reference,
 )
 from core.errors import (
     BundleIsNotCompleteError,
@@ -74,19 +73,11 @@ async def create_version(
 @router.get(
     "/{version_id}", responses=responses(ProjectDoesNotExistError, VersionDoesNotExistError)
 )
-async def get_version(
-    project_name: ProjectName,
-    version_id: VersionReference,
-    context: ContextDep,
-    caller: Caller,
-) -> VersionInfo:
+async def get_version(path: VersionPathDep, context: ContextDep, caller: Caller) -> VersionInfo:
     """Give a version with its functions."""
     async with context.registry.autocommit() as session:
-        await authorise_reading_project(session, caller, project_name=project_name)
-        found = await versions.get_version(
-            session, project_name=project_name, version_id=parse_version_reference(version_id)
-        )
-        return version_info(found)
+        await authorise_reading_project(session, caller, project_name=path.project_name)
+        return version_info(await versions.get_version(session, path))
 
 
 @router.get("", dependencies=[RootOnly], responses=responses(ProjectDoesNotExistError))

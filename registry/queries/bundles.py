@@ -30,7 +30,7 @@ from core.ids import ProjectId, VersionId
 from registry.database.engine import Registry
 from registry.database.tables import Bundle, Project, Version, VersionBundle
 from registry.queries.piece_stores import PieceStore
-from registry.transitions.deletion import is_deletion_requested
+from registry.queries.projects import is_deletion_requested
 
 UNUSED_AFTER: Final = timedelta(days=1)
 """How long a bundle is kept without a version: a deployment may still be under way."""
@@ -258,16 +258,17 @@ class StoredBundles:
             BundleIsGoneError: there is no such version, or no such bundle.
         """
         async with self._registry.autocommit() as session:
-            row = (
+            found = (
                 await session.execute(
                     select(Bundle.project_id, Bundle.manifest)
                     .join(Version, Version.project_id == Bundle.project_id)
                     .where(Version.id == version_id, Bundle.digest == digest)
                 )
             ).one_or_none()
-        if row is None:
+        if found is None:
             raise BundleIsGoneError(f"The code bundle {digest} is not stored any more")
-        return _Bundle(ProjectId(row[0]), Manifest.from_json(row[1]), self._pieces)
+        project_id, manifest = found
+        return _Bundle(ProjectId(project_id), Manifest.from_json(manifest), self._pieces)
 
 
 class _Bundle(StoredBundle):

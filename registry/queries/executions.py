@@ -1,41 +1,34 @@
 """Queries for executions: what workers report, and reading."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
-from sqlalchemy import ColumnElement, Executable, and_, bindparam, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from core.clock import utc_now
 from core.errors import (
-    ExecutionDoesNotExistError,
     ExecutionHasAlreadyFinishedError,
     ExecutionHasAlreadyStartedError,
     ExecutionHasNotStartedError,
     ExecutionIsAlreadyTerminatedError,
 )
-from core.ids import ExecutionId, InvocationId, VersionId
+from core.ids import ExecutionId, InvocationId
 from core.states import Outcome, Phase, WorkerStatus
 from registry.changes import announcement
 from registry.database.tables import Execution, Function, Invocation, Project, Version, table_of
-from registry.queries.invocations import check_invocation_path, select_invocation_path
-from registry.queries.paths import AnySelect, path_parameters
-from registry.transitions.slots import FunctionContext
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutionPath:
-    """The names that lead to an execution."""
-
-    project_name: str
-    version_id: VersionId | None
-    """None for the newest."""
-    function_name: str
-    invocation_id: InvocationId
-    execution_id: ExecutionId
+from registry.queries.paths import (
+    AnySelect,
+    ExecutionPath,
+    ExecutionRow,
+    FunctionContext,
+    find_path,
+    select_execution_path,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +38,17 @@ class ExecutionDetails:
     context: FunctionContext
     invocation: Invocation
     execution: Execution
+
+
+class _Report(TypedDict, total=False):
+    """The columns that a worker's report sets."""
+
+    started_at: datetime
+    finished_at: datetime
+    outcome: Outcome
+    output: str
+    error_message: str
+    progress: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,40 +72,27 @@ async def get_execution(session: AsyncSession, path: ExecutionPath) -> Execution
         InvocationDoesNotExistError: the function has no such invocation.
         ExecutionDoesNotExistError: the invocation has no such execution.
     """
-    names = path_parameters(
-        path.version_id,
-        project_name=path.project_name,
-        function_name=path.function_name,
-        invocation_id=path.invocation_id,
-        execution_id=path.execution_id,
+    statement = _select_current(newest_version=path.names_newest_version)
+    row = await find_path(session, statement, path.parameters(), row=ExecutionRow)
+    return ExecutionDetails(
+        context=row.found_function(),
+        invocation=row.found_invocation(),
+        execution=row.found_execution(),
     )
-    query = _select_execution_path(newest_version=path.version_id is None)
-    row = (await session.execute(query, names)).one_or_none()
-    context, invocation = check_invocation_path(row)
-    execution: Execution | None = None if row is None else row[4]
-    if execution is None:
-        raise ExecutionDoesNotExistError
-    return ExecutionDetails(context=context, invocation=invocation, execution=execution)
 
 
 @cache
-def _select_execution_path(*, newest_version: bool) -> AnySelect:
-    is_meant = and_(
-        Execution.invocation_id == Invocation.id, Execution.id == bindparam("execution_id")
-    )
-    return (
-        select_invocation_path(newest_version=newest_version)
-        .add_columns(Execution)
-        .outerjoin(Execution, is_meant)
-        .execution_options(populate_existing=True)
-    )
+def _select_current(*, newest_version: bool) -> AnySelect:
+    """Select `ExecutionRow`, as it is now even if the session has loaded it before."""
+    statement = select_execution_path(newest_version=newest_version)
+    return statement.execution_options(populate_existing=True)
 
 
 async def start_execution(session: AsyncSession, path: ExecutionPath) -> ExecutionDetails:
-    """Record that the worker has started.
+    """Record a worker's report that it has started.
 
     Raises:
-        ExecutionHasAlreadyStartedError: `start` was called before; the first time is kept.
+        ExecutionHasAlreadyStartedError: it reported that before; the first time is kept.
         ExecutionIsAlreadyTerminatedError: the worker is gone.
         Also everything that `get_execution` raises.
     """
@@ -117,26 +108,26 @@ async def start_execution(session: AsyncSession, path: ExecutionPath) -> Executi
 async def update_execution(
     session: AsyncSession, path: ExecutionPath, *, latest_output: str
 ) -> ExecutionDetails:
-    """Replace the output of an execution that runs.
+    """Record a worker's report of its output so far, while it runs.
 
     Raises:
-        ExecutionHasNotStartedError: `start` was not called.
-        ExecutionHasAlreadyFinishedError: `finish` was called.
+        ExecutionHasNotStartedError: it has not reported its start.
+        ExecutionHasAlreadyFinishedError: it has reported its outcome.
         ExecutionIsAlreadyTerminatedError: the worker is gone.
         Also everything that `get_execution` raises.
     """
-    return await _report(session, path, {"output": latest_output}, _Kind.UPDATE)
+    return await _record(session, path, {"output": latest_output}, _Kind.UPDATE)
 
 
 async def report_progress(
     session: AsyncSession, path: ExecutionPath, *, progress: dict[str, Any]
 ) -> ExecutionDetails:
-    """Replace the progress of an execution that runs.
+    """Record a worker's report of its progress, while it runs.
 
     Raises:
         As `update_execution`.
     """
-    return await _report(session, path, {"progress": progress}, _Kind.UPDATE)
+    return await _record(session, path, {"progress": progress}, _Kind.UPDATE)
 
 
 async def finish_execution(
@@ -147,30 +138,27 @@ async def finish_execution(
     final_output: str | None,
     error_message: str | None,
 ) -> ExecutionDetails:
-    """Record the outcome that the worker reports. None as the output keeps the last one.
+    """Record a worker's report of its outcome. None as the output keeps the last one.
 
     Raises:
-        ExecutionHasNotStartedError: `start` was not called.
-        ExecutionHasAlreadyFinishedError: `finish` was called before; the first report is kept.
+        ExecutionHasNotStartedError: it has not reported its start.
+        ExecutionHasAlreadyFinishedError: it reported one before; the first report is kept.
         ExecutionIsAlreadyTerminatedError: the worker is gone.
         Also everything that `get_execution` raises.
     """
-    values: dict[str, Any] = {"outcome": outcome, "finished_at": utc_now()}
+    report: _Report = {"outcome": outcome, "finished_at": utc_now()}
     if final_output is not None:
-        values["output"] = final_output
+        report["output"] = final_output
     if error_message is not None:
-        values["error_message"] = error_message
-    return await _report(session, path, values, _Kind.FINISH)
+        report["error_message"] = error_message
+    return await _record(session, path, report, _Kind.FINISH)
 
 
-async def _report(
-    session: AsyncSession,
-    path: ExecutionPath,
-    values: dict[str, Any],
-    kind: "_Kind",
+async def _record(
+    session: AsyncSession, path: ExecutionPath, report: _Report, kind: "_Kind"
 ) -> ExecutionDetails:
     details = await get_execution(session, path)
-    if not await _update(session, details, values, kind):
+    if not await _update(session, details, report, kind):
         current = (await get_execution(session, path)).execution
         if current.started_at is None:
             raise ExecutionHasNotStartedError
@@ -189,10 +177,10 @@ class _Kind(Enum):
 
 
 async def _update(
-    session: AsyncSession, details: ExecutionDetails, values: dict[str, Any], kind: _Kind
+    session: AsyncSession, details: ExecutionDetails, report: _Report, kind: _Kind
 ) -> bool:
     """Change an execution that is open, and the row in `details` with it; False if it may not."""
-    values = {"updated_at": utc_now(), **values}
+    values = {"updated_at": utc_now(), **report}
     statement = _update_statement(kind, tuple(sorted(values)))
     parameters = {f"new_{column}": value for column, value in values.items()}
     parameters["of_execution"] = details.execution.id
@@ -201,10 +189,10 @@ async def _update(
 
 @cache
 def _update_statement(kind: _Kind, columns: tuple[str, ...]) -> Executable:
-    """Build the statement of a kind that sets so many columns: once, since that costs more than it.
+    """Build the statement of a kind for these columns: once, since running it costs less.
 
-    A start also moves the invocation from PROVISIONING to RUNNING; a finish tells those who watch
-    the execution.
+    A start also moves the invocation from PROVISIONING to RUNNING; a finish is announced to the
+    requests and activities that watch the execution.
     """
     table = table_of(Execution)
     only_if: ColumnElement[bool] = Execution.started_at.is_(None)
@@ -222,8 +210,8 @@ def _update_statement(kind: _Kind, columns: tuple[str, ...]) -> Executable:
         .cte("changed")
     )
     execution = aliased(Execution, changed)
-    told = [announcement(execution.id)] if kind is _Kind.FINISH else []
-    selected = select(execution, *told).execution_options(populate_existing=True)
+    announced = [announcement(execution.id)] if kind is _Kind.FINISH else []
+    selected = select(execution, *announced).execution_options(populate_existing=True)
     if kind is not _Kind.START:
         return selected
     # Not updated_at: clients rely on the time of the last change of status.

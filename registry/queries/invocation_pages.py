@@ -37,12 +37,17 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
 from core.errors import InvocationIdDoesNotExistError
-from core.ids import InvocationId, VersionId
+from core.ids import InvocationId
 from core.states import InvocationStatus
 from registry.database.tables import Execution, Function, Invocation
-from registry.queries.invocations import check_invocation_path, select_path_by_id
-from registry.queries.paths import AnySelect, get_function
-from registry.transitions.slots import FunctionContext
+from registry.queries.paths import (
+    AnySelect,
+    FunctionContext,
+    FunctionPath,
+    InvocationRow,
+    get_function,
+    select_invocation_by_id,
+)
 
 _MAX_MILLISECONDS = 2**48 - 1
 """The latest time that a time-ordered id can hold."""
@@ -93,10 +98,8 @@ class ChildPage:
 
 async def list_invocations(
     session: AsyncSession,
+    path: FunctionPath,
     *,
-    project_name: str,
-    version_id: VersionId | None,
-    function_name: str,
     page_size: int,
     offset: InvocationOffset | None = None,
     status: InvocationStatus | None = None,
@@ -106,9 +109,7 @@ async def list_invocations(
 
     Args:
         session: the transaction.
-        project_name: the project.
-        version_id: the version, or None for the newest.
-        function_name: the function.
+        path: leads to the function.
         page_size: entries at most; 0 gives none, and the offset of the first.
         offset: where to begin; that invocation is included and need not exist.
         status: only invocations of this status.
@@ -119,9 +120,7 @@ async def list_invocations(
         VersionDoesNotExistError: the project has no such version, or none at all.
         FunctionDoesNotExistError: the version has no such function.
     """
-    context = await get_function(
-        session, project_name=project_name, version_id=version_id, function_name=function_name
-    )
+    context = await get_function(session, path)
     values: dict[str, Any] = {
         "function_id": context.function.id,
         "before": _AFTER_ALL_IDS if offset is None else _first_id_behind(offset),
@@ -162,11 +161,11 @@ async def list_children(
     Raises:
         InvocationIdDoesNotExistError: there is no such parent.
     """
-    path = select_path_by_id().options(_WITHOUT_INPUT)
-    row = (await session.execute(path, {"invocation_id": parent_id})).one_or_none()
+    of_parent = select_invocation_by_id().options(_WITHOUT_INPUT)
+    row = (await session.execute(of_parent, {"invocation_id": parent_id})).one_or_none()
     if row is None:
         raise InvocationIdDoesNotExistError
-    context, _ = check_invocation_path(row)
+    context = InvocationRow(*row).found_function()
     values: dict[str, Any] = {
         "version_id": context.version.id,
         "parent_id": parent_id,

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Final
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import and_, bindparam, case, func, insert, select, true
+from sqlalchemy import bindparam, case, func, insert, select, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, defer
@@ -15,7 +16,6 @@ from sqlalchemy.orm import aliased, defer
 from core.contract.invocations import ParentInvocationDefinition
 from core.errors import (
     FunctionDoesNotExistError,
-    InvocationDoesNotExistError,
     InvocationIdDoesNotExistError,
     ParentInvocationDoesNotExistError,
     ProjectDoesNotExistError,
@@ -27,21 +27,24 @@ from registry.database.tables import (
     Function,
     Invocation,
     Project,
-    Version,
     constant,
     pool_of_function,
     table_of,
 )
 from registry.queries.idempotency import find_repeated, insert_once, request_digest
 from registry.queries.paths import (
-    AnyRow,
     AnySelect,
-    check_function_path,
+    FunctionContext,
+    FunctionPath,
+    FunctionRow,
+    InvocationPath,
+    InvocationRow,
+    find_path,
     get_function,
-    path_parameters,
     select_function_path,
+    select_invocation_by_id,
+    select_invocation_path,
 )
-from registry.transitions.slots import FunctionContext
 
 MAX_QUEUE_POSITION: Final = 1000
 """Stands for every place from there on: counting a million who wait would take a second each time.
@@ -82,7 +85,7 @@ async def create_invocation(
     parent: ParentInvocationDefinition | None,
     idempotency_key: str | None = None,
 ) -> InvocationDetails:
-    """Register an invocation. Its workflow is started by the caller, after the commit.
+    """Register an invocation. The API starts its workflow after the commit.
 
     It goes to its function's pool. With an idempotency key, the invocation that the function has
     for it already is given instead, in its present state.
@@ -97,20 +100,13 @@ async def create_invocation(
         ParentInvocationDoesNotExistError: the parent is not in this project and version.
         IdempotencyKeyIsUsedError: the key came with another input or parent before.
     """
-    if parent is None and idempotency_key is None:
-        return await _create_plain(
-            session,
-            path_parameters(version_id, project_name=project_name, function_name=function_name),
-            input_=input_,
-        )
-    # The locks on project and parent let a cancellation either see this invocation or be seen.
-    context = await get_function(
-        session,
-        project_name=project_name,
-        version_id=version_id,
-        function_name=function_name,
-        lock_project=True,
+    path = FunctionPath(
+        project_name=project_name, version_id=version_id, function_name=function_name
     )
+    if parent is None and idempotency_key is None:
+        return await _create_plain(session, path, input_=input_)
+    # The locks on project and parent let a cancellation either see this invocation or be seen.
+    context = await get_function(session, path, lock_project=True)
     found_parent = None
     if parent is not None:
         found_parent = await _lock_parent(session, parent, context=context)
@@ -147,10 +143,12 @@ async def create_invocation(
     if not is_new:
         return await get_invocation(
             session,
-            project_name=project_name,
-            version_id=VersionId(context.version.id),
-            function_name=function_name,
-            invocation_id=await find_repeated(session, invocation),
+            InvocationPath(
+                project_name=project_name,
+                version_id=VersionId(context.version.id),
+                function_name=function_name,
+                invocation_id=await find_repeated(session, invocation),
+            ),
         )
     return InvocationDetails(
         context=context,
@@ -161,22 +159,30 @@ async def create_invocation(
     )
 
 
+@dataclass(frozen=True)
+class _NewInvocationRow(FunctionRow):
+    """A row of `_insert_plain`; what it adds is None if nothing was inserted."""
+
+    invocation_id: str | None
+    cancellation_requested_at: datetime | None
+
+
 async def _create_plain(
-    session: AsyncSession, names: dict[str, str], *, input_: str
+    session: AsyncSession, path: FunctionPath, *, input_: str
 ) -> InvocationDetails:
-    """Find the function and insert the invocation in one statement: most calls are made so."""
+    """Find the function and insert the invocation in one statement: most are made so."""
     invocation_id = new_invocation_id()
     created_at = creation_time_of(invocation_id)
     new = {"id": invocation_id, "input": input_, "created_at": created_at}
-    statement = _insert_plain(newest_version="version_id" not in names)
     with _a_missing_function_named():
-        row = (
-            await session.execute(
-                statement, {**names, **{f"new_{name}": value for name, value in new.items()}}
-            )
-        ).one_or_none()
-    context = check_function_path(row)
-    if row is None or row[3] is None:
+        row = await find_path(
+            session,
+            _insert_plain(newest_version=path.names_newest_version),
+            {**path.parameters(), **{f"new_{name}": value for name, value in new.items()}},
+            row=_NewInvocationRow,
+        )
+    context = row.found_function()
+    if row.invocation_id is None:
         # The lock was waited for, and the deletion of the project was faster.
         raise ProjectDoesNotExistError
     invocation = Invocation(
@@ -186,7 +192,7 @@ async def _create_plain(
         status=InvocationStatus.RUNNING,
         phase=Phase.QUEUED,
         queue_reason=QueueReason.NEW,
-        cancellation_requested_at=row[4],
+        cancellation_requested_at=row.cancellation_requested_at,
         updated_at=created_at,
     )
     return InvocationDetails(
@@ -196,9 +202,10 @@ async def _create_plain(
 
 @cache
 def _insert_plain(*, newest_version: bool) -> AnySelect:
-    """Select (Project, Version, Function, id, cancellation_requested_at) of a new invocation.
+    """Select `_NewInvocationRow`.
 
-    The last two are null if it was not inserted.
+    Parameters of the statement: those of the path, and `new_...` for `id`, `input` and
+    `created_at`.
     """
     path = select_function_path(newest_version=newest_version)
     created_at = bindparam("new_created_at", type_=Invocation.created_at.type)
@@ -269,14 +276,15 @@ async def _lock_parent(
     return Parent(invocation=invocation, function_name=function_name)
 
 
-async def get_invocation(
-    session: AsyncSession,
-    *,
-    project_name: str,
-    version_id: VersionId | None,
-    function_name: str,
-    invocation_id: InvocationId,
-) -> InvocationDetails:
+@dataclass(frozen=True)
+class _DetailsRow(InvocationRow):
+    """An invocation on its path, with its parent, if it has one."""
+
+    parent: Invocation | None
+    function_of_parent: str | None
+
+
+async def get_invocation(session: AsyncSession, path: InvocationPath) -> InvocationDetails:
     """Give an invocation, as it is now even if the session has loaded it before.
 
     Raises:
@@ -285,14 +293,9 @@ async def get_invocation(
         FunctionDoesNotExistError: the version has no such function.
         InvocationDoesNotExistError: the function has no such invocation.
     """
-    names = path_parameters(
-        version_id,
-        project_name=project_name,
-        function_name=function_name,
-        invocation_id=invocation_id,
-    )
-    query = _select_invocation_details(newest_version=version_id is None)
-    return await _details(session, (await session.execute(query, names)).one_or_none())
+    statement = _select_details(newest_version=path.names_newest_version)
+    row = await find_path(session, statement, path.parameters(), row=_DetailsRow)
+    return await _details(session, row)
 
 
 async def get_invocation_by_id(
@@ -303,18 +306,18 @@ async def get_invocation_by_id(
     Raises:
         InvocationIdDoesNotExistError: there is none.
     """
-    query = _select_details_by_id()
-    row = (await session.execute(query, {"invocation_id": invocation_id})).one_or_none()
+    found = await session.execute(_select_details_by_id(), {"invocation_id": invocation_id})
+    row = found.one_or_none()
     if row is None:
         raise InvocationIdDoesNotExistError
-    return await _details(session, row)
+    return await _details(session, _DetailsRow(*row))
 
 
-async def _details(session: AsyncSession, row: AnyRow | None) -> InvocationDetails:
-    context, invocation = check_invocation_path(row)
+async def _details(session: AsyncSession, row: _DetailsRow) -> InvocationDetails:
+    context, invocation = row.found_function(), row.found_invocation()
     parent = None
-    if row is not None and row[4] is not None:
-        parent = Parent(invocation=row[4], function_name=row[5])
+    if row.parent is not None and row.function_of_parent is not None:
+        parent = Parent(invocation=row.parent, function_name=row.function_of_parent)
     executions = await session.scalars(_EXECUTIONS_OF, {"invocation_id": invocation.id})
     return InvocationDetails(
         context=context,
@@ -336,39 +339,17 @@ _EXECUTIONS_OF = (
 
 
 @cache
-def select_invocation_path(*, newest_version: bool) -> AnySelect:
-    """Select (Project, Version, Function, Invocation); one more parameter: `invocation_id`."""
-    is_meant = and_(
-        Invocation.function_id == Function.id, Invocation.id == bindparam("invocation_id")
-    )
-    path = select_function_path(newest_version=newest_version)
-    return path.add_columns(Invocation).outerjoin(Invocation, is_meant)
-
-
-@cache
-def _select_invocation_details(*, newest_version: bool) -> AnySelect:
+def _select_details(*, newest_version: bool) -> AnySelect:
     return _with_parent(select_invocation_path(newest_version=newest_version))
 
 
 @cache
-def select_path_by_id() -> AnySelect:
-    """Select (Project, Version, Function, Invocation); the parameter: `invocation_id`."""
-    return (
-        select(Project, Version, Function, Invocation)
-        .select_from(Invocation)
-        .join(Function, Function.id == Invocation.function_id)
-        .join(Version, Version.id == Function.version_id)
-        .join(Project, Project.id == Version.project_id)
-        .where(Invocation.id == bindparam("invocation_id"))
-    )
-
-
-@cache
 def _select_details_by_id() -> AnySelect:
-    return _with_parent(select_path_by_id())
+    return _with_parent(select_invocation_by_id())
 
 
 def _with_parent(path: AnySelect) -> AnySelect:
+    """Make a statement for `InvocationRow` one for `_DetailsRow`."""
     return (
         path.add_columns(_OF_PARENT, _FUNCTION_OF_PARENT.name)
         .outerjoin(_OF_PARENT, _OF_PARENT.id == Invocation.parent_id)
@@ -378,30 +359,7 @@ def _with_parent(path: AnySelect) -> AnySelect:
     )
 
 
-def check_invocation_path(row: AnyRow | None) -> tuple[FunctionContext, Invocation]:
-    """Read a row that begins with the columns of `select_invocation_path`.
-
-    Raises:
-        ProjectDoesNotExistError: there is no such project.
-        VersionDoesNotExistError: the project has no such version, or none at all.
-        FunctionDoesNotExistError: the version has no such function.
-        InvocationDoesNotExistError: the function has no such invocation.
-    """
-    context = check_function_path(row)
-    invocation: Invocation | None = None if row is None else row[3]
-    if invocation is None:
-        raise InvocationDoesNotExistError
-    return context, invocation
-
-
-async def find_invocation(
-    session: AsyncSession,
-    *,
-    project_name: str,
-    version_id: VersionId | None,
-    function_name: str,
-    invocation_id: InvocationId,
-) -> InvocationId:
+async def find_invocation(session: AsyncSession, path: InvocationPath) -> InvocationId:
     """Make sure that a path names an invocation; loads next to nothing.
 
     Raises:
@@ -410,16 +368,11 @@ async def find_invocation(
         FunctionDoesNotExistError: the version has no such function.
         InvocationDoesNotExistError: the function has no such invocation.
     """
-    query = select_invocation_path(newest_version=version_id is None)
-    names = path_parameters(
-        version_id,
-        project_name=project_name,
-        function_name=function_name,
-        invocation_id=invocation_id,
+    statement = select_invocation_path(newest_version=path.names_newest_version)
+    row = await find_path(
+        session, statement.options(_WITHOUT_INPUT), path.parameters(), row=InvocationRow
     )
-    row = (await session.execute(query.options(_WITHOUT_INPUT), names)).one_or_none()
-    _, invocation = check_invocation_path(row)
-    return InvocationId(invocation.id)
+    return InvocationId(row.found_invocation().id)
 
 
 async def get_parent_id(session: AsyncSession, invocation_id: str) -> InvocationId | None:

@@ -30,7 +30,7 @@ async def read_log(
     """Give lines of an execution's log, from the line with index `offset`.
 
     An execution without a worker has no log (yet): no lines and no offset. `execution` must have
-    been read before this call: if it was TERMINATED or its log complete then, this sees all lines.
+    been read before: if it was TERMINATED or its log complete then, this sees all lines.
     """
     offset = min(offset, _MAX_OFFSET)
     lines = await _read_lines(session, execution.id, offset=offset, max_lines=max_lines + 1)

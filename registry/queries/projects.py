@@ -5,7 +5,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import ProjectAlreadyExistsError, ProjectDoesNotExistError
-from core.ids import creation_time_of, new_project_id
+from core.ids import ProjectId, creation_time_of, new_project_id
 from registry.database.tables import Project
 
 
@@ -39,6 +39,13 @@ async def get_project(session: AsyncSession, *, name: str) -> Project:
     if project is None:
         raise ProjectDoesNotExistError
     return project
+
+
+async def is_deletion_requested(session: AsyncSession, project_id: ProjectId) -> bool | None:
+    """Say whether a project is to be deleted; None if there is no such project (any more)."""
+    return await session.scalar(
+        select(Project.deletion_requested_at.is_not(None)).where(Project.id == project_id)
+    )
 
 
 async def list_projects(session: AsyncSession) -> list[Project]:

@@ -4,7 +4,7 @@ from core.ids import InvocationId, VersionId
 from core.messages import InvocationStart
 from core.retries import RetryPauses
 from registry.database.tables import Function, Invocation
-from registry.transitions.slots import FunctionContext
+from registry.queries.paths import FunctionContext
 
 
 def start_of(context: FunctionContext, invocation: Invocation) -> InvocationStart:

@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.contract.functions import FunctionSpec
 from core.errors import ProjectDoesNotExistError, ProjectIsBeingDeletedError
-from core.ids import ProjectId, VersionId, creation_time_of, new_function_id, new_version_id
+from core.ids import ProjectId, creation_time_of, new_function_id, new_version_id
 from core.states import PreparationStatus
 from registry.database.tables import Function, Project, Version
 from registry.queries.bundles import use_in_version
-from registry.queries.paths import check_version_path, path_parameters, select_version_path
+from registry.queries.paths import VersionPath, VersionRow, find_path, select_version_path
 from registry.queries.projects import get_project
 
 
@@ -111,22 +111,20 @@ def _new_function(spec: FunctionSpec, *, version: Version, default_docker_image:
     )
 
 
-async def get_version(
-    session: AsyncSession, *, project_name: str, version_id: VersionId | None
-) -> VersionDetails:
-    """Give a version; the newest one if `version_id` is None.
+async def get_version(session: AsyncSession, path: VersionPath) -> VersionDetails:
+    """Give a version with its functions.
 
     Raises:
         ProjectDoesNotExistError: there is no such project.
         VersionDoesNotExistError: the project has no such version, or none at all.
     """
-    path = select_version_path(newest_version=version_id is None)
-    names = path_parameters(version_id, project_name=project_name)
-    project, version = check_version_path((await session.execute(path, names)).one_or_none())
+    statement = select_version_path(newest_version=path.names_newest_version)
+    row = await find_path(session, statement, path.parameters(), row=VersionRow)
+    version = row.found_version()
     functions = await session.scalars(
         select(Function).where(Function.version_id == version.id).order_by(Function.id)
     )
-    return VersionDetails(project=project, version=version, functions=functions.all())
+    return VersionDetails(project=row.project, version=version, functions=functions.all())
 
 
 async def list_versions(session: AsyncSession, *, project_name: str) -> VersionList:

@@ -13,8 +13,8 @@ from core.messages import CloseRequest
 from core.states import Cause, InterruptReason, Outcome, Phase, PreparationStatus, WorkerStatus
 from registry import explanations
 from registry.database.tables import Execution, Invocation
+from registry.queries.paths import FunctionContext
 from registry.queries.starts import pauses_of
-from registry.transitions.slots import FunctionContext
 
 _PHASE_OF_INTERRUPT: Final = {
     InterruptReason.CANCELLED: Phase.CANCELLED,

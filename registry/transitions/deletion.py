@@ -87,13 +87,6 @@ async def request_project_deletion(session: AsyncSession, *, name: str) -> Proje
     return project
 
 
-async def is_deletion_requested(session: AsyncSession, project_id: ProjectId) -> bool | None:
-    """Say whether a project is to be deleted; None if there is no such project (any more)."""
-    return await session.scalar(
-        select(Project.deletion_requested_at.is_not(None)).where(Project.id == project_id)
-    )
-
-
 async def list_running_functions(
     session: AsyncSession, project_id: ProjectId, *, start: FunctionId | None
 ) -> list[FunctionId]:

@@ -37,6 +37,7 @@ from registry.database.tables import (
     pool_of_function,
     table_of,
 )
+from registry.queries.paths import FunctionContext
 from registry.queries.starts import pauses_of
 from registry.transitions.decisions import (
     CAUSE_OF_INTERRUPT,
@@ -54,7 +55,6 @@ from registry.transitions.phases import change_phase
 from registry.transitions.slots import (
     MAX_COUNTED,
     Applicant,
-    FunctionContext,
     lock_function_of,
     lock_function_of_execution,
     look_at_queue,

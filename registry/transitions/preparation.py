@@ -10,7 +10,8 @@ from core.ids import FunctionId, InvocationId, VersionId
 from core.states import Phase, PreparationStatus, QueueReason
 from registry.database.tables import Function, Invocation, Project, Version, pool_of_function
 from registry.explanations import BEING_PREPARED, PREPARED
-from registry.transitions.slots import FunctionContext, lock_function, offer_slots
+from registry.queries.paths import FunctionContext
+from registry.transitions.slots import lock_function, offer_slots
 
 
 class UnpreparedFunction(NamedTuple):

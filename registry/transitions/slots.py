@@ -33,15 +33,9 @@ from sqlalchemy.orm import InstrumentedAttribute, defer
 from core.clock import utc_now
 from core.ids import ExecutionId, FunctionId, InvocationId
 from core.states import Phase, QueueReason, WorkerStatus
-from registry.database.tables import (
-    Execution,
-    Function,
-    Invocation,
-    Project,
-    Version,
-    constant,
-)
+from registry.database.tables import Execution, Function, Invocation, Project, Version, constant
 from registry.explanations import WORKFLOW_GONE
+from registry.queries.paths import FunctionContext
 
 NEWCOMER_SECONDS = 10
 """For so long an invocation that has not asked for a slot keeps its place before younger ones.
@@ -49,20 +43,6 @@ NEWCOMER_SECONDS = 10
 Workflows of invocations that were created together may ask in another order. A place is not kept
 for ever, since an invocation whose workflow could not be started would block all others.
 """
-
-
-@dataclass(frozen=True)
-class FunctionContext:
-    """A function with the names around it."""
-
-    function: Function
-    version: Version
-    project: Project
-
-    @property
-    def pool(self) -> str:
-        """Where the function's executions run; in SQL `pool_of_function`."""
-        return self.function.pool or self.version.default_pool
 
 
 # Built once: building a statement costs more than Postgres needs to answer it.

@@ -27,9 +27,10 @@ from registry.database.tables import (
     pool_of_function,
 )
 from registry.explanations import ENDED_BY_HAND
+from registry.queries.paths import FunctionContext
 from registry.queries.starts import start_of
 from registry.transitions.cancellation import request_cancellation
-from registry.transitions.slots import FunctionContext, free_slots
+from registry.transitions.slots import free_slots
 
 
 @dataclass(frozen=True, kw_only=True)

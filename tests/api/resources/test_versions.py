@@ -3,7 +3,7 @@
 import pytest
 
 from core.ids import FunctionId
-from registry.queries.paths import get_function
+from registry.queries.paths import FunctionPath, get_function
 from registry.transitions.preparation import record_preparation_failure, record_prepared
 from tests.support.api import Api, assert_error, id_of
 from tests.support.harness import LIMITED, STANDARD, function_spec
@@ -139,7 +139,6 @@ async def test_names_of_1023_wide_characters_fit_and_can_be_called(api: Api) -> 
 
 async def _function_id(api: Api, name: str) -> FunctionId:
     async with api.registry.transaction() as session:
-        found = await get_function(
-            session, project_name="shop", version_id=None, function_name=name
-        )
+        path = FunctionPath(project_name="shop", version_id=None, function_name=name)
+        found = await get_function(session, path)
         return FunctionId(found.function.id)

@@ -23,6 +23,7 @@ from registry.database.tables import Execution, Function, Invocation
 from registry.queries.invocation_pages import InvocationPage, list_children, list_invocations
 from registry.queries.invocations import MAX_QUEUE_POSITION, get_invocation
 from registry.queries.logs import find_log_place
+from registry.queries.paths import FunctionPath, InvocationPath
 from registry.transitions.slots import lock_function, offer_slots
 from tests.support.harness import Json
 
@@ -108,9 +109,9 @@ async def page_of(
     async with registry.autocommit() as session:
         return await list_invocations(
             session,
-            project_name=PROJECT,
-            version_id=filled.version_id,
-            function_name=function,
+            FunctionPath(
+                project_name=PROJECT, version_id=filled.version_id, function_name=function
+            ),
             page_size=size,
             offset=offset,
             status=status,
@@ -231,10 +232,12 @@ async def test_the_place_of_one_of_many_that_wait_is_counted_up_to_a_limit(
             async with registry.autocommit() as session:
                 details = await get_invocation(
                     session,
-                    project_name=PROJECT,
-                    version_id=filled.version_id,
-                    function_name=QUEUED,
-                    invocation_id=InvocationId(invocation_id),
+                    InvocationPath(
+                        project_name=PROJECT,
+                        version_id=filled.version_id,
+                        function_name=QUEUED,
+                        invocation_id=InvocationId(invocation_id),
+                    ),
                 )
         positions.append(details.queue_position)
         assert wasteful(await plans_of(registry, seen), rows=MAX_QUEUE_POSITION) == []

@@ -16,6 +16,7 @@ from registry.database.engine import Registry
 from registry.database.tables import Execution, Function, Invocation, Project, Version
 from registry.queries.invocation_pages import list_invocations
 from registry.queries.invocations import InvocationDetails, create_invocation, get_invocation
+from registry.queries.paths import FunctionPath, InvocationPath
 from registry.queries.projects import create_project
 from registry.queries.versions import create_version, get_version
 
@@ -24,6 +25,7 @@ SPEC = FunctionSpec(
     resource_spec=ResourceSpec(virtual_cpus=1, memory_gbs=1, max_concurrency=1),
     execution_spec=ExecutionSpec(max_retries=0, timeout_seconds=1),
 )
+FUNCTION = FunctionPath(project_name="p", version_id=None, function_name="f")
 
 
 @contextmanager
@@ -62,13 +64,13 @@ async def test_an_invocation_is_read_in_three_statements(
 ) -> None:
     with statements_of(registry) as statements:
         async with registry.transaction() as session:
-            seen = await get_invocation(
-                session,
+            path = InvocationPath(
                 project_name="p",
                 version_id=None,
                 function_name="f",
                 invocation_id=InvocationId(created.invocation.id),
             )
+            seen = await get_invocation(session, path)
     assert seen.invocation.input == "first"
     assert len(statements) <= 3
 
@@ -76,9 +78,7 @@ async def test_an_invocation_is_read_in_three_statements(
 async def test_a_list_does_not_load_inputs(registry: Registry, created: InvocationDetails) -> None:
     with statements_of(registry) as statements:
         async with registry.transaction() as session:
-            page = await list_invocations(
-                session, project_name="p", version_id=None, function_name="f", page_size=10
-            )
+            page = await list_invocations(session, FUNCTION, page_size=10)
     assert [entry.invocation.id for entry in page.entries] == [created.invocation.id]
     assert len(statements) == 2
     assert not any("invocations.input" in statement for statement in statements)
@@ -122,7 +122,7 @@ async def test_ver_4_inv_d2_exe_2_an_id_occurs_once_and_the_first_is_kept(
         assert invocation.input == "first"
         kept = await session.get_one(Execution, execution["id"])
         assert kept.pool == "first"
-        version = await get_version(session, project_name="p", version_id=None)
+        version = await get_version(session, FUNCTION)
         assert version.version.created_at == created.context.version.created_at
 
 
@@ -158,9 +158,7 @@ async def test_pages_follow_the_filters(registry: Registry, created: InvocationD
         for status, expected in ((InvocationStatus.RUNNING, 1), (InvocationStatus.TERMINATED, 0)):
             page = await list_invocations(
                 session,
-                project_name="p",
-                version_id=None,
-                function_name="f",
+                FUNCTION,
                 page_size=1,
                 offset=InvocationOffset(2**60, created.invocation.id),
                 status=status,

@@ -15,12 +15,12 @@ from registry.changes import Changes, announce
 from registry.database.engine import Registry
 from registry.database.tables import Invocation
 from registry.queries.executions import (
-    ExecutionPath,
     finish_execution,
     start_execution,
     update_execution,
 )
 from registry.queries.invocations import InvocationDetails, create_invocation
+from registry.queries.paths import ExecutionPath
 from registry.queries.projects import create_project
 from registry.queries.versions import create_version
 from registry.transitions.cancellation import request_cancellation
