@@ -14,7 +14,7 @@ from api.access.authorisation import (
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ExecutionPathDep
-from api.views.shared import execution_info, execution_logs
+from api.views.executions import execution_info, execution_logs
 from core.contract.base import CleanText
 from core.contract.executions import (
     ExecutionFinalResult,

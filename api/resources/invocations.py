@@ -26,7 +26,7 @@ from api.requests.parameters import (
     MaxResults,
 )
 from api.requests.waiting import WaitSeconds, read_when_ended
-from api.views.shared import invocation_info, invocations_list
+from api.views.invocations import invocation_info, invocations_list
 from core.contract.base import CleanText
 from core.contract.invocations import (
     InvocationDefinition,

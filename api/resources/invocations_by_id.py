@@ -12,7 +12,7 @@ from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import InitialOffset, InvocationIdText, MaxResults
 from api.requests.waiting import WaitSeconds, read_when_ended
-from api.views.shared import children_list, invocation_info
+from api.views.invocations import children_list, invocation_info
 from core.contract.invocations import ChildInvocationsList, InvocationInfo
 from core.contract.paging import MAX_INVOCATIONS_PER_PAGE, InvocationOffset, page_size
 from core.errors import InvocationIdDoesNotExistError, OffsetIsInvalidError

@@ -6,7 +6,7 @@ from api.access.authorisation import AuthenticatedRoute, Caller, RootOnly, autho
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ProjectName
-from api.views.shared import project_info
+from api.views.projects import project_info
 from core.contract.projects import MAX_PROJECT_NAME_LENGTH, ProjectInfo, ProjectsList
 from core.errors import (
     ProjectAlreadyExistsError,

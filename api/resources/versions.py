@@ -6,7 +6,7 @@ from api.access.authorisation import AuthenticatedRoute, Caller, RootOnly, autho
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ProjectName, VersionPathDep
-from api.views.shared import version_info, versions_list
+from api.views.versions import version_info, versions_list
 from core.contract.versions import (
     VersionDefinition,
     VersionInfo,
