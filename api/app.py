@@ -29,9 +29,6 @@ from registry.changes import Changes
 from registry.database.engine import Registry
 from registry.queries.piece_stores import PieceStore, PostgresPieces
 
-PUBLIC_PATHS: Final = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
-"""What needs no key."""
-
 _DESCRIPTION: Final = """\
 Deploys functions and calls them, each call on compute of its own.
 
@@ -48,7 +45,7 @@ class ControlPlaneApi(FastAPI):
         """Give the OpenAPI document; made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            add_bearer_scheme(document, public_paths=PUBLIC_PATHS)
+            add_bearer_scheme(document)
             self.openapi_schema = to_openapi_3_0(document)
         return self.openapi_schema
 

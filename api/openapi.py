@@ -7,23 +7,20 @@ examples, exclusive bounds.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api.access.authentication import BEARER
+
 OPENAPI_VERSION: Final = "3.0.3"
 
 
-def add_bearer_scheme(document: dict[str, Any], *, public_paths: frozenset[str]) -> None:
-    """Declare that every operation outside `public_paths` needs a bearer token."""
-    components = document.setdefault("components", {})
-    components["securitySchemes"] = {
-        "bearer": {
+def add_bearer_scheme(document: dict[str, Any]) -> None:
+    """Declare the bearer token that each `AuthenticatedRoute` names as its security."""
+    document.setdefault("components", {})["securitySchemes"] = {
+        BEARER: {
             "type": "http",
             "scheme": "bearer",
             "description": "The API key of the server, or a worker's token",
         }
     }
-    for path, operations in document["paths"].items():
-        if path not in public_paths:
-            for operation in operations.values():
-                operation["security"] = [{"bearer": []}]
 
 
 def to_openapi_3_0(document: Mapping[str, Any]) -> dict[str, Any]:

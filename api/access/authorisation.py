@@ -1,134 +1,55 @@
-"""Who calls, and what they may do.
+"""What the sender of a request may do.
 
-The API key may do everything. A worker's token is good for its own execution, for reading its own
-project and version, and for child invocations of its own invocation, as long as the execution is
-open. Only its reports are let through later: they get the contract's 409.
+The API key may do everything. A worker's token may do what this table says, as long as the worker's
+execution is open. Its reports are let through later too: they get the contract's 409.
 
-Authentication happens in `AuthenticatedRoute`, before the request's body is even read. What a
-worker may do is judged by each route: through `RootOnly` or `OwnExecution`, or, where the database
-has to be asked, by calling one of the `authorise_...` functions with its `Caller`.
+    a request to                     a worker's token is good for     judged by
+    -------------------------------  -------------------------------  ----------------------------
+    create, delete or list projects  nothing                          RootOnly
+    create or list versions          nothing                          RootOnly
+    announce or upload a bundle      nothing                          RootOnly
+    read a project or version        its own project                  authorise_reading_project
+    create an invocation             children of its invocation       authorise_new_invocation
+    read an invocation               its invocation and its children  authorise_reading_invocation
+    cancel an invocation             children of its invocation       authorise_cancelling
+    list invocations or children     children of its invocation       authorise_listing
+    report on an execution           its own, also late               OwnExecution
+    read an execution or its log     its own                          OwnExecution,
+                                                                      authorise_reading_execution
+    read the credentials for images  nothing                          RootOnly
+
+`PublicRoute` needs no key: the health check. Nor do the OpenAPI document and its two web pages,
+which are FastAPI's own.
 """
 
-import hmac
-import json
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Final
 
-from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.requests.context import context_of
+from api.access.authentication import Principal, PrincipalDep, Root, Worker
 from core.contract.invocations import ParentInvocationDefinition
-from core.errors import (
-    ApiKeyIsInvalidError,
-    AuthenticationSchemeIsInvalidError,
-    NotAuthenticatedError,
-    WorkerTokenScopeError,
-)
-from core.ids import ExecutionId, InvocationId
-from core.tokens import ExecutionTokens
+from core.errors import WorkerTokenScopeError
+from core.ids import InvocationId
 from registry.queries.executions import ExecutionScope, get_execution_scope
 from registry.queries.invocations import get_parent_id
 
 
-@dataclass(frozen=True)
-class Root:
-    """Whoever holds the API key."""
-
-    user: Literal["root"] = "root"
-
-
-@dataclass(frozen=True)
-class Worker:
-    """The worker of an execution, with that execution's token."""
-
-    execution_id: ExecutionId
-
-
-Principal = Root | Worker
-
-
-def authenticate(header: str | None, *, api_key: str, tokens: ExecutionTokens) -> Principal:
-    """Say who sends an Authorization header.
-
-    Raises:
-        NotAuthenticatedError: there is no header, or nothing after the scheme.
-        AuthenticationSchemeIsInvalidError: the scheme is not Bearer (in any letter case).
-        ApiKeyIsInvalidError: it is neither the API key nor a worker's token.
-    """
-    scheme, _, credential = (header or "").strip().partition(" ")
-    credential = credential.strip()
-    if not credential:
-        raise NotAuthenticatedError
-    if scheme.lower() != "bearer":
-        raise AuthenticationSchemeIsInvalidError
-    # Header values arrive as Latin-1 text; the key's own bytes are UTF-8.
-    if hmac.compare_digest(credential.encode("latin-1"), api_key.encode()):
-        return Root()
-    execution_id = tokens.verify(credential)
-    if execution_id is None:
-        raise ApiKeyIsInvalidError
-    return Worker(execution_id)
-
-
-class _JsonRequest(Request):
-    """A request whose body is JSON, whatever it says; all that is not JSON gives one error."""
-
-    async def json(self) -> Any:  # noqa: ANN401 - the base class's signature
-        try:
-            return await super().json()
-        except json.JSONDecodeError:
-            raise
-        except (ValueError, RecursionError) as error:
-            # Bad UTF-8, an integer of thousands of digits, nesting without end.
-            raise json.JSONDecodeError(f"unreadable: {type(error).__name__}", "", 0) from None
-
-
-class AuthenticatedRoute(APIRoute):
-    """A route that judges the Authorization header before it looks at anything else."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler."""
-        handle = super().get_route_handler()
-
-        async def authenticate_and_handle(request: Request) -> Response:
-            context = await context_of(request)
-            request.state.principal = authenticate(
-                request.headers.get("authorization"),
-                api_key=context.api_key,
-                tokens=context.tokens,
-            )
-            return await handle(_JsonRequest(request.scope, request.receive))
-
-        return authenticate_and_handle
-
-
-async def _principal(request: Request) -> Principal:
-    principal: Principal = request.state.principal
-    return principal
-
-
-async def _require_root(principal: Annotated[Principal, Depends(_principal)]) -> None:
+async def _require_root(principal: PrincipalDep) -> None:
     if not isinstance(principal, Root):
         raise WorkerTokenScopeError
 
 
-async def _require_own_execution(
-    request: Request, principal: Annotated[Principal, Depends(_principal)]
-) -> None:
+async def _require_own_execution(request: Request, principal: PrincipalDep) -> None:
     named = request.path_params["execution_id"]
     if isinstance(principal, Worker) and principal.execution_id != named:
         raise WorkerTokenScopeError
 
 
-Caller = Annotated[Principal, Depends(_principal)]
-"""The caller, for routes that ask `authorise_...` about it."""
-RootOnly = Depends(_require_root)
-"""For routes that no worker may call."""
-OwnExecution = Depends(_require_own_execution)
-"""For routes that a worker may call about its own execution."""
+RootOnly: Final = Depends(_require_root)
+"""For routes that refuse every worker."""
+OwnExecution: Final = Depends(_require_own_execution)
+"""For routes about an execution that admit only its own worker, and the user."""
 
 
 async def authorise_reading_project(

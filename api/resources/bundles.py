@@ -5,7 +5,8 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
 
-from api.access.authorisation import AuthenticatedRoute, RootOnly
+from api.access.authentication import AuthenticatedRoute
+from api.access.authorisation import RootOnly
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ProjectName

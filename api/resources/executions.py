@@ -5,9 +5,8 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
+from api.access.authentication import AuthenticatedRoute, PrincipalDep
 from api.access.authorisation import (
-    AuthenticatedRoute,
-    Caller,
     OwnExecution,
     authorise_reading_execution,
 )
@@ -119,11 +118,11 @@ async def finish_execution(
 
 @router.get("", responses=responses(*_MISSING))
 async def get_execution(
-    path: ExecutionPathDep, context: ContextDep, caller: Caller
+    path: ExecutionPathDep, context: ContextDep, principal: PrincipalDep
 ) -> ExecutionInfo:
     """Give an execution with all that its worker needs to know."""
     async with context.registry.autocommit() as session:
-        await authorise_reading_execution(session, caller)
+        await authorise_reading_execution(session, principal)
         return execution_info(await executions.get_execution(session, path), context.links)
 
 
@@ -131,7 +130,7 @@ async def get_execution(
 async def get_execution_logs(
     path: ExecutionPathDep,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     *,
     max_lines: Annotated[
         int | None, Query(ge=0, description="Lines at most; 250 if absent or larger")
@@ -162,7 +161,7 @@ async def get_execution_logs(
     """
     offset = 0 if initial_offset is None else parse_log_offset(initial_offset)
     async with context.registry.autocommit() as session:
-        await authorise_reading_execution(session, caller)
+        await authorise_reading_execution(session, principal)
         found = await executions.get_execution(session, path)
         if since is not None or tail is not None:
             place = await find_log_place(

@@ -6,10 +6,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 
+from api.access.authentication import AuthenticatedRoute, Principal, PrincipalDep
 from api.access.authorisation import (
-    AuthenticatedRoute,
-    Caller,
-    Principal,
     authorise_cancelling,
     authorise_listing,
     authorise_new_invocation,
@@ -72,7 +70,7 @@ async def create_invocation(
     function: FunctionPathDep,
     definition: InvocationDefinition,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     idempotency_key: IdempotencyKey = None,
 ) -> InvocationInfo:
     """Call a function. The call is recorded at once and runs as soon as there is a slot for it.
@@ -81,7 +79,7 @@ async def create_invocation(
     created, in its present state.
     """
     try:
-        created = await _create(function, definition, context, caller, idempotency_key)
+        created = await _create(function, definition, context, principal, idempotency_key)
     except IdempotencyKeyIsUsedError:
         raise RequestValidationError([_KEY_IS_USED]) from None
     # A repeated request also makes up for a workflow that could not be started the first time.
@@ -102,7 +100,7 @@ async def _create(
     function: FunctionPath,
     definition: InvocationDefinition,
     context: Context,
-    caller: Principal,
+    principal: Principal,
     idempotency_key: str | None,
 ) -> invocations.InvocationDetails:
     # Most calls are one statement (`invocations.create_invocation`), which is a transaction anyway.
@@ -111,7 +109,7 @@ async def _create(
     async with registry.autocommit() if is_one_statement else registry.transaction() as session:
         await authorise_new_invocation(
             session,
-            caller,
+            principal,
             project_name=function.project_name,
             parent=definition.parent_invocation,
         )
@@ -131,7 +129,7 @@ async def _create(
     responses=responses(*_INVOCATION_MISSING, InvocationIsAlreadyTerminatedError),
 )
 async def cancel_invocation(
-    path: InvocationPathDep, context: ContextDep, caller: Caller
+    path: InvocationPathDep, context: ContextDep, principal: PrincipalDep
 ) -> InvocationInfo:
     """Ask for an invocation, and everything that it has called, to be cancelled.
 
@@ -139,7 +137,7 @@ async def cancel_invocation(
     first time.
     """
     async with context.registry.transaction() as session:
-        await authorise_cancelling(session, caller, invocation_id=path.invocation_id)
+        await authorise_cancelling(session, principal, invocation_id=path.invocation_id)
         found = await invocations.find_invocation(session, path)
         to_cancel = await request_cancellation(session, found)
         cancelled = await invocations.get_invocation(session, path)
@@ -151,7 +149,7 @@ async def cancel_invocation(
 async def get_invocation(
     path: InvocationPathDep,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     *,
     request: Request,
     wait: WaitSeconds = None,
@@ -161,7 +159,7 @@ async def get_invocation(
     async def read() -> invocations.InvocationDetails:
         nonlocal path
         async with context.registry.autocommit() as session:
-            await authorise_reading_invocation(session, caller, invocation_id=path.invocation_id)
+            await authorise_reading_invocation(session, principal, invocation_id=path.invocation_id)
             found = await invocations.get_invocation(session, path)
         # While it waits, `latest` may come to mean another version.
         path = replace(path, version_id=VersionId(found.context.version.id))
@@ -185,7 +183,7 @@ async def get_invocation(
 async def list_invocations(
     function: FunctionPathDep,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     *,
     max_results: MaxResults = None,
     initial_offset: InitialOffset = None,
@@ -203,7 +201,7 @@ async def list_invocations(
     offset = None if initial_offset is None else InvocationOffset.parse(initial_offset)
     parent = _parent_filter(parent_function_name, parent_invocation_id)
     async with context.registry.autocommit() as session:
-        await authorise_listing(session, caller, parent_id=parent_invocation_id)
+        await authorise_listing(session, principal, parent_id=parent_invocation_id)
         page = await invocation_pages.list_invocations(
             session,
             function,

@@ -2,9 +2,8 @@
 
 from fastapi import APIRouter, Request
 
+from api.access.authentication import AuthenticatedRoute, PrincipalDep
 from api.access.authorisation import (
-    AuthenticatedRoute,
-    Caller,
     authorise_listing,
     authorise_reading_invocation,
 )
@@ -30,7 +29,7 @@ router = APIRouter(
 async def get_invocation_by_id(
     invocation_id: InvocationIdText,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     *,
     request: Request,
     wait: WaitSeconds = None,
@@ -40,7 +39,7 @@ async def get_invocation_by_id(
     async def read() -> invocations.InvocationDetails:
         async with context.registry.autocommit() as session:
             await authorise_reading_invocation(
-                session, caller, invocation_id=InvocationId(invocation_id)
+                session, principal, invocation_id=InvocationId(invocation_id)
             )
             return await invocations.get_invocation_by_id(session, InvocationId(invocation_id))
 
@@ -54,7 +53,7 @@ async def get_invocation_by_id(
 async def list_children(
     invocation_id: InvocationIdText,
     context: ContextDep,
-    caller: Caller,
+    principal: PrincipalDep,
     *,
     max_results: MaxResults = None,
     initial_offset: InitialOffset = None,
@@ -65,7 +64,7 @@ async def list_children(
     """
     offset = None if initial_offset is None else InvocationOffset.parse(initial_offset)
     async with context.registry.autocommit() as session:
-        await authorise_listing(session, caller, parent_id=invocation_id)
+        await authorise_listing(session, principal, parent_id=invocation_id)
         page = await invocation_pages.list_children(
             session,
             InvocationId(invocation_id),

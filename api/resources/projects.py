@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from api.access.authorisation import AuthenticatedRoute, Caller, RootOnly, authorise_reading_project
+from api.access.authentication import AuthenticatedRoute, PrincipalDep
+from api.access.authorisation import RootOnly, authorise_reading_project
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ProjectName
@@ -52,11 +53,11 @@ async def delete_project(project_name: ProjectName, context: ContextDep) -> Proj
 
 @router.get("/{project_name}", responses=responses(ProjectDoesNotExistError))
 async def get_project(
-    project_name: ProjectName, context: ContextDep, caller: Caller
+    project_name: ProjectName, context: ContextDep, principal: PrincipalDep
 ) -> ProjectInfo:
     """Give a project."""
     async with context.registry.autocommit() as session:
-        await authorise_reading_project(session, caller, project_name=project_name)
+        await authorise_reading_project(session, principal, project_name=project_name)
         return project_info(await projects.get_project(session, name=project_name))
 
 

@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter
 
-from api.access.authorisation import AuthenticatedRoute, RootOnly
+from api.access.authentication import AuthenticatedRoute, PublicRoute
+from api.access.authorisation import RootOnly
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from core.contract.system import ContainerRepositoryCredentials, HealthStatus
 from core.errors import ContainerRepositoryIsNotConfiguredError
 
-public_router = APIRouter(tags=["system"])
+public_router = APIRouter(tags=["system"], route_class=PublicRoute)
 router = APIRouter(tags=["system"], route_class=AuthenticatedRoute)
 
 

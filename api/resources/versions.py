@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from api.access.authorisation import AuthenticatedRoute, Caller, RootOnly, authorise_reading_project
+from api.access.authentication import AuthenticatedRoute, PrincipalDep
+from api.access.authorisation import RootOnly, authorise_reading_project
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ProjectName, VersionPathDep
@@ -73,10 +74,12 @@ async def create_version(
 @router.get(
     "/{version_id}", responses=responses(ProjectDoesNotExistError, VersionDoesNotExistError)
 )
-async def get_version(path: VersionPathDep, context: ContextDep, caller: Caller) -> VersionInfo:
+async def get_version(
+    path: VersionPathDep, context: ContextDep, principal: PrincipalDep
+) -> VersionInfo:
     """Give a version with its functions."""
     async with context.registry.autocommit() as session:
-        await authorise_reading_project(session, caller, project_name=path.project_name)
+        await authorise_reading_project(session, principal, project_name=path.project_name)
         return version_info(await versions.get_version(session, path))
 
 
