@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.requests.parameters import IDEMPOTENCY_KEY
 from core.contract.system import ErrorMessage, ValidationProblems
 from core.errors import (
     ApiKeyIsInvalidError,
@@ -26,6 +27,7 @@ from core.errors import (
     RequestBodyIsTooLargeError,
     WorkerTokenScopeError,
 )
+from registry.queries.idempotency import IdempotencyKeyIsUsedError
 
 logger = structlog.get_logger(__name__)
 
@@ -55,6 +57,12 @@ _LACKING_SQLSTATES: Final = {
 }
 """What a schema without the newest migrations, or without any, answers to our queries."""
 
+_KEY_IS_USED: Final = {
+    "type": "idempotency_key_used",
+    "loc": ["header", IDEMPOTENCY_KEY],
+    "msg": "The key was used for another request to this function",
+}
+
 
 def install(app: FastAPI) -> None:
     """Teach the application to answer our errors, validation errors and a database that is away."""
@@ -77,6 +85,10 @@ def install(app: FastAPI) -> None:
             raise error
         problems = [_presentable_problem(problem) for problem in error.errors()[:MAX_PROBLEMS]]
         return JSONResponse({"detail": problems}, status_code=422)
+
+    async def answer_used_key(request: Request, error: Exception) -> JSONResponse:
+        del request, error
+        return JSONResponse({"detail": [_KEY_IS_USED]}, status_code=422)
 
     async def answer_database_error(request: Request, error: Exception) -> JSONResponse:
         unavailable: ControlPlaneError
@@ -102,6 +114,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(405, answer_wrong_method)
     app.add_exception_handler(ControlPlaneError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
+    app.add_exception_handler(IdempotencyKeyIsUsedError, answer_used_key)
     app.add_exception_handler(DBAPIError, answer_database_error)
     app.add_exception_handler(PoolTimeoutError, answer_database_error)
 
@@ -160,11 +173,11 @@ def _presentable_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _presentable(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    return _Presentable().made_of(value)
+    return _EchoedValue().made_of(value)
 
 
-class _Presentable:
-    """Copies a value; gives up after so many parts that it would be too long as JSON anyway."""
+class _EchoedValue:
+    """Copies a refused value; gives up where it would be too long as JSON anyway."""
 
     def __init__(self) -> None:
         self._parts = 0

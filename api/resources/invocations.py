@@ -1,22 +1,20 @@
 """Routes for invocations."""
 
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.exceptions import RequestValidationError
 
-from api.access.authentication import AuthenticatedRoute, Principal, PrincipalDep
+from api.access.authentication import AuthenticatedRoute, PrincipalDep
 from api.access.authorisation import (
     authorise_cancelling,
     authorise_listing,
     authorise_new_invocation,
     authorise_reading_invocation,
 )
-from api.requests.context import Context, ContextDep
+from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import (
-    IDEMPOTENCY_KEY,
     FunctionPathDep,
     IdempotencyKey,
     InitialOffset,
@@ -47,8 +45,6 @@ from core.errors import (
 from core.ids import VersionId
 from core.states import InvocationStatus
 from registry.queries import invocation_pages, invocations
-from registry.queries.idempotency import IdempotencyKeyIsUsedError
-from registry.queries.paths import FunctionPath
 from registry.queries.starts import start_of
 from registry.transitions.cancellation import request_cancellation
 
@@ -78,32 +74,7 @@ async def create_invocation(
     With an `Idempotency-Key`, the same request repeated gives the invocation that the first one has
     created, in its present state.
     """
-    try:
-        created = await _create(function, definition, context, principal, idempotency_key)
-    except IdempotencyKeyIsUsedError:
-        raise RequestValidationError([_KEY_IS_USED]) from None
-    # A repeated request also makes up for a workflow that could not be started the first time.
-    if created.invocation.status == InvocationStatus.RUNNING:
-        start = start_of(created.context, created.invocation)
-        await context.errands.send(context.dispatcher.start_invocation(start))
-    return invocation_info(created, context.links)
-
-
-_KEY_IS_USED: Final = {
-    "type": "idempotency_key_used",
-    "loc": ("header", IDEMPOTENCY_KEY),
-    "msg": "The key was used for another request to this function",
-}
-
-
-async def _create(
-    function: FunctionPath,
-    definition: InvocationDefinition,
-    context: Context,
-    principal: Principal,
-    idempotency_key: str | None,
-) -> invocations.InvocationDetails:
-    # Most calls are one statement (`invocations.create_invocation`), which is a transaction anyway.
+    # Most are created by one statement (`invocations.create_invocation`): a transaction by itself.
     is_one_statement = definition.parent_invocation is None and idempotency_key is None
     registry = context.registry
     async with registry.autocommit() if is_one_statement else registry.transaction() as session:
@@ -113,7 +84,7 @@ async def _create(
             project_name=function.project_name,
             parent=definition.parent_invocation,
         )
-        return await invocations.create_invocation(
+        created = await invocations.create_invocation(
             session,
             project_name=function.project_name,
             version_id=function.version_id,
@@ -122,6 +93,11 @@ async def _create(
             parent=definition.parent_invocation,
             idempotency_key=idempotency_key,
         )
+    # A repeated request also makes up for a workflow that could not be started the first time.
+    if created.invocation.status == InvocationStatus.RUNNING:
+        start = start_of(created.context, created.invocation)
+        await context.errands.send(context.dispatcher.start_invocation(start))
+    return invocation_info(created, context.links)
 
 
 @router.put(
