@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from api.http.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
 from api.requests import errors
-from api.requests.after_commit import Errands
+from api.requests.after_commit import AfterCommit
 from api.requests.context import Context
 from api.resources import (
     bundles,
@@ -122,7 +122,7 @@ def create_app(
         reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
         dispatcher=dispatcher,
         default_pool=default_pool,
-        errands=Errands(),
+        after_commit=AfterCommit(),
         api_key=api_key,
         tokens=tokens,
         api_settings=api_settings,

@@ -1,4 +1,4 @@
-"""Calls to Temporal that a request makes after its commit, and does not wait for very long."""
+"""Requests to Temporal that follow a commit, and that nothing waits for very long."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,33 +8,34 @@ import structlog
 
 logger = structlog.get_logger(__name__)
 
-PATIENCE_SECONDS: Final = 1.0
+MAX_DELAY_SECONDS: Final = 1.0
 """How much later than its commit a request is answered at most, if Temporal is slow or away."""
 _LONGEST_SECONDS: Final = 60.0
-"""A cancel of many descendants is many calls; each of them may wait for a Temporal that hangs."""
+"""A cancel of many descendants is many requests; each of them may wait for a Temporal that hangs.
+"""
 
 
-class Errands:
-    """Sees calls through, also after their request was answered. Make one per process.
+class AfterCommit:
+    """Sees requests to Temporal through, also after the answer was sent. Make one per process.
 
-    The row is committed: a call that fails is logged, and made up for by the sweep. So is what the
-    process has not seen through when it stops.
+    The row is committed: a request to Temporal that fails is logged, and the sweep makes up for it.
+    The sweep also makes up for what the process has not seen through when it stops.
     """
 
     def __init__(self) -> None:
-        # The event loop itself would let go of a task that nobody holds.
+        # The event loop itself would let go of a task that nothing holds.
         self._under_way: set[asyncio.Task[object]] = set()
 
-    async def send(self, call: Coroutine[Any, Any, object]) -> None:
-        """Make a call, and wait for its end for `PATIENCE_SECONDS`; then it goes on alone.
+    async def send(self, request: Coroutine[Any, Any, object]) -> None:
+        """Send a request, and wait for its end for `MAX_DELAY_SECONDS`; then it goes on alone.
 
-        As a rule the end is waited for, so that a Temporal under load slows its callers down.
+        As a rule the end is waited for, so that a Temporal under load slows the API's clients down.
         """
-        task = asyncio.create_task(asyncio.wait_for(call, _LONGEST_SECONDS))
+        task = asyncio.create_task(asyncio.wait_for(request, _LONGEST_SECONDS))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         task.add_done_callback(_log_failure)
-        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        await asyncio.wait([task], timeout=MAX_DELAY_SECONDS)
         if not task.done():
             logger.warning("temporal_is_slow", under_way=len(self._under_way))
 

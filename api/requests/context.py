@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.requests.after_commit import Errands
+from api.requests.after_commit import AfterCommit
 from api.views.shared import Links
 from core.settings import ApiSettings
 from core.temporal.dispatch import Dispatcher
@@ -28,7 +28,7 @@ class Context:
     dispatcher: Dispatcher
     # Where functions run whose version's definition names no pool.
     default_pool: str
-    errands: Errands
+    after_commit: AfterCommit
     # Not in the repr, which error reports and debuggers show.
     api_key: str = field(repr=False)
     tokens: ExecutionTokens = field(repr=False)

@@ -27,30 +27,30 @@ WaitSeconds = Annotated[
     ),
 ]
 
-_PATIENCE_SECONDS = 10
-"""How much later than it should be answered a request may get its turn to read."""
+_LATEST_READ_SECONDS: Final = 10
+"""How long after the time for its answer a request may still wait for its read."""
 
 
 @asynccontextmanager
-async def turn_to_read(turns: asyncio.Semaphore, *, until: float) -> AsyncIterator[None]:
-    """Wait for a turn to read; the turn is the block.
+async def read_permit(permits: asyncio.Semaphore, *, until: float) -> AsyncIterator[None]:
+    """Hold the permit for one read, for the block.
 
     Args:
-        turns: as many reads as there may be at once.
+        permits: as many as there may be reads at once.
         until: the event loop's time at which the request should be answered.
 
     Raises:
-        PoolTimeoutError: its turn did not come soon enough after that.
+        PoolTimeoutError: none was free soon enough after that.
     """
     try:
-        async with asyncio.timeout_at(until + _PATIENCE_SECONDS):
-            await turns.acquire()
+        async with asyncio.timeout_at(until + _LATEST_READ_SECONDS):
+            await permits.acquire()
     except TimeoutError:
         raise PoolTimeoutError("too many requests that wait want to read") from None
     try:
         yield
     finally:
-        turns.release()
+        permits.release()
 
 
 async def read_when_ended(
@@ -64,7 +64,7 @@ async def read_when_ended(
     """Read an invocation as soon as it is TERMINATED, and at the latest after `wait` seconds.
 
     Args:
-        read: reads it, and judges each time whether the caller may.
+        read: reads it, and judges each time whether the request's sender may.
         context: what the route has.
         invocation_id: the one that is read.
         request: the one that waits.
@@ -74,7 +74,7 @@ async def read_when_ended(
         return await read()
     until = asyncio.get_running_loop().time() + wait
     with context.changes.watch(invocation_id) as changed:
-        async with turn_to_read(context.reads_of_waiters, until=until):
+        async with read_permit(context.reads_of_waiters, until=until):
             found = await read()
         is_time_left = True
         while (
@@ -84,7 +84,7 @@ async def read_when_ended(
         ):
             is_time_left = await wait_for_change(changed, request, until=until)
             changed.clear()
-            async with turn_to_read(context.reads_of_waiters, until=until):
+            async with read_permit(context.reads_of_waiters, until=until):
                 found = await read()
     return found
 
@@ -96,7 +96,7 @@ async def wait_for_change(changed: asyncio.Event, request: Request, *, until: fl
 
     Args:
         changed: the event.
-        request: the one that waits. Nobody else may read its body.
+        request: the one that waits. Nothing else may read its body.
         until: the event loop's time at which it has waited long enough.
     """
     left = max(0.0, until - asyncio.get_running_loop().time())
@@ -105,7 +105,7 @@ async def wait_for_change(changed: asyncio.Event, request: Request, *, until: fl
     try:
         await asyncio.wait([hearing, hanging_up], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if hanging_up.done():
-            # A body that nobody wants may be too large.
+            # A body that the route does not read may be too large.
             hanging_up.result()
         return changed.is_set()
     finally:

@@ -6,10 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 
 from api.access.authentication import AuthenticatedRoute, PrincipalDep
-from api.access.authorisation import (
-    OwnExecution,
-    authorise_reading_execution,
-)
+from api.access.authorisation import OwnExecution, authorise_reading_execution
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import ExecutionPathDep

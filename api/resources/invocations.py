@@ -96,7 +96,7 @@ async def create_invocation(
     # A repeated request also makes up for a workflow that could not be started the first time.
     if created.invocation.status == InvocationStatus.RUNNING:
         start = start_of(created.context, created.invocation)
-        await context.errands.send(context.dispatcher.start_invocation(start))
+        await context.after_commit.send(context.dispatcher.start_invocation(start))
     return invocation_info(created, context.links)
 
 
@@ -107,7 +107,7 @@ async def create_invocation(
 async def cancel_invocation(
     path: InvocationPathDep, context: ContextDep, principal: PrincipalDep
 ) -> InvocationInfo:
-    """Ask for an invocation, and everything that it has called, to be cancelled.
+    """Ask for an invocation and all its descendants to be cancelled.
 
     Returns at once; the invocation is TERMINATED when its worker is gone. Asking again keeps the
     first time.
@@ -117,7 +117,7 @@ async def cancel_invocation(
         found = await invocations.find_invocation(session, path)
         to_cancel = await request_cancellation(session, found)
         cancelled = await invocations.get_invocation(session, path)
-    await context.errands.send(context.dispatcher.cancel_invocations(to_cancel))
+    await context.after_commit.send(context.dispatcher.cancel_invocations(to_cancel))
     return invocation_info(cancelled, context.links)
 
 

@@ -3,10 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.access.authentication import AuthenticatedRoute, PrincipalDep
-from api.access.authorisation import (
-    authorise_listing,
-    authorise_reading_invocation,
-)
+from api.access.authorisation import authorise_listing, authorise_reading_invocation
 from api.requests.context import ContextDep
 from api.requests.errors import responses
 from api.requests.parameters import InitialOffset, InvocationIdText, MaxResults
@@ -58,9 +55,9 @@ async def list_children(
     max_results: MaxResults = None,
     initial_offset: InitialOffset = None,
 ) -> ChildInvocationsList:
-    """Give a page of the invocations that an invocation has made, of all functions, newest first.
+    """Give a page of an invocation's children, of all functions, newest first.
 
-    Only what it has called itself, not what these have called in turn.
+    Only its own children, not theirs in turn.
     """
     offset = None if initial_offset is None else InvocationOffset.parse(initial_offset)
     async with context.registry.autocommit() as session:

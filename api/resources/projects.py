@@ -45,7 +45,7 @@ async def delete_project(project_name: ProjectName, context: ContextDep) -> Proj
     """
     async with context.registry.autocommit() as session:
         project = await request_project_deletion(session, name=project_name)
-    await context.errands.send(
+    await context.after_commit.send(
         context.dispatcher.start_deletion(ProjectId(project.id), project_name=project.name)
     )
     return project_info(project)

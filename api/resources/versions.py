@@ -61,7 +61,7 @@ async def create_version(
             default_pool=context.default_pool,
         )
     if created.functions:
-        await context.errands.send(
+        await context.after_commit.send(
             context.dispatcher.start_preparation(
                 VersionId(created.version.id),
                 project_name=project_name,

@@ -151,7 +151,7 @@ def assert_error(answer: httpx.Response, status: int, detail: str) -> None:
 
 
 @dataclass(frozen=True)
-class Serving:
+class Server:
     """The application on a port."""
 
     listener: socket.socket
@@ -164,10 +164,10 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, changes: Changes) -> AsyncIterator[Serving]:
+async def serving(app: FastAPI, changes: Changes) -> AsyncIterator[Server]:
     """Serve on a port; setting the event stops the server, and the end of the block too."""
     with bind("127.0.0.1", 0) as listener:
-        server = Serving(listener, listener.getsockname()[1])
+        server = Server(listener, listener.getsockname()[1])
         serves = asyncio.create_task(
             serve(app, listener=listener, changes=changes, stop=server.stop)
         )
