@@ -1,10 +1,10 @@
-"""Code bundles in the state folder of the process provisioner.
+"""Code bundles as folders, unpacked and with the environments that they need.
 
 | path | what it is |
 |---|---|
 | `bundles/<digest>/files/` | the files of a bundle, read-only |
 | `bundles/<digest>/used` | touched whenever a worker is about to be started from it |
-| `environments/<key>/` | a virtual environment (`environments`), with a `used` of its own |
+| `environments/<key>/` | a virtual environment (`environments.py`), with a `used` of its own |
 | `lock` | held shared to mark something as used, exclusively to remove what is not |
 
 A folder appears in one step, complete, so nothing here minds a crash, a second call, or a second
@@ -30,7 +30,7 @@ from core.ids import VersionId
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
 from provisioners.code.environments import Environments
 from provisioners.code.project import Project, project_in
-from provisioners.process.ending import delete_tree
+from provisioners.files import delete_tree
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_PIECES = 500

@@ -1,16 +1,14 @@
-"""What a worker of the process provisioner runs: a project folder and its control-plane.toml."""
+"""What a worker runs: a project folder, and its control-plane.toml."""
 
-import compileall
-import importlib.util
 import os
 import shutil
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+from provisioners.code.sdk import runner_in
 
 INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 """What a worker gets of the Temporal worker's environment, besides what the operator names."""
@@ -104,53 +102,11 @@ def interpreter_of(project: Project, *, python: Path) -> tuple[str, ...]:
     return (str(python), "-I", "-S", "-u")
 
 
-def runner_in(sdk_home: Path) -> Path:
-    """Name the program that runs Python functions."""
-    return sdk_home / "control_plane" / "runner" / "__main__.py"
-
-
 def path_variable(project: Project) -> str:
     """Give the worker's PATH: the project's virtual environment comes first, if it has one."""
     inherited = os.environ.get("PATH", _DEFAULT_PATH)
     programs = project.environment_folder / "bin"
     return f"{programs}{os.pathsep}{inherited}" if programs.is_dir() else inherited
-
-
-def base_python() -> Path:
-    """Find the interpreter that the server's virtual environment was made from."""
-    # typeshed does not list it; the standard library's venv module relies on it.
-    base: str = getattr(sys, "_base_executable", None) or sys.executable
-    return Path(base).resolve()
-
-
-def installed_sdk() -> Path | None:
-    """Find the installed package `control_plane` without importing it."""
-    spec = importlib.util.find_spec("control_plane")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def link_sdk(home: Path, package: Path) -> Path:
-    """Make the folder `home` hold the package `control_plane` and nothing else; return it."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = home / "control_plane"
-    if link.is_symlink() and link.readlink() == package:
-        return home
-    fresh = home / f".control_plane-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(package)
-    fresh.replace(link)
-    return home
-
-
-def compile_sdk(package: Path) -> None:
-    """Compile once what each worker would compile by itself, as it cannot write there.
-
-    Where this process cannot write either, an installer has done it, as a rule. Without it a
-    worker starts some 30 ms later.
-    """
-    compileall.compile_dir(package, quiet=2)
 
 
 def _folder_of(docker_image: str) -> Path:

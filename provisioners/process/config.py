@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from core.settings import ProcessProvisionerSettings, load
-from provisioners.code.environments import find_uv
+from provisioners.code.build import find_uv
 from provisioners.process.warm.parents import WarmLimits
 
 

@@ -1,13 +1,13 @@
 """What is done about workers that are gone: the verdict, and the removal of what is left."""
 
 import os
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from core.states import Cause
 from provisioners.base import Exited, ProvisionerError, Running, Unknown, WorkerObservation
+from provisioners.files import delete_tree
 from provisioners.process.cgroups import processes_in, remove
 from provisioners.process.folder import Started, WorkerFolder
 from provisioners.process.identity import (
@@ -96,12 +96,3 @@ def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
     finally:
         os.close(lock)
     delete_tree(discarded)
-
-
-def delete_tree(folder: Path) -> None:
-    """Delete a folder that holds whatever a program made of it."""
-    for path, _, _ in os.walk(folder):
-        # Programs make read-only folders (package caches do), which would keep their content.
-        with suppress(OSError):
-            Path(path).chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -40,18 +40,13 @@ from provisioners.base import (
 )
 from provisioners.code.environments import Environments
 from provisioners.code.folders import BundleFolders
-from provisioners.code.project import (
-    Project,
-    base_python,
-    compile_sdk,
-    installed_sdk,
-    link_sdk,
-    open_project,
-)
+from provisioners.code.project import Project, open_project
+from provisioners.code.sdk import base_python, compile_sdk, installed_sdk, link_sdk
+from provisioners.files import delete_tree
 from provisioners.process import shim
 from provisioners.process.cgroups import Cgroups, find_cgroups, remove
 from provisioners.process.config import ProcessProvisionerConfig
-from provisioners.process.ending import delete_tree, discard, settle
+from provisioners.process.ending import discard, settle
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.identity import ProcessIdentity, boot_id, open_pidfd, send
 from provisioners.process.launch import Launcher, Reaper, compiled_shim

@@ -17,9 +17,10 @@ from pathlib import Path
 import structlog
 
 from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
-from provisioners.code.project import Project, interpreter_of, runner_in
+from provisioners.code.project import Project, interpreter_of
+from provisioners.code.sdk import runner_in
+from provisioners.files import delete_tree
 from provisioners.process import shim
-from provisioners.process.ending import delete_tree
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.launch import EVERY_SIGNAL, Launcher
 from provisioners.process.warm import parent_program

@@ -14,7 +14,8 @@ from provisioners.base import (
     UnrecoverableProvisioningError,
 )
 from provisioners.code import environments
-from provisioners.code.environments import dependencies_of, find_uv
+from provisioners.code.build import find_uv
+from provisioners.code.dependencies import dependencies_of
 from tests.provisioners.code.source import (
     DEPENDS_ON_TINY,
     PRINTS_TINY,

@@ -12,7 +12,7 @@ from provisioners.base import (
     UnrecoverableProvisioningError,
 )
 from provisioners.conformance import wait_for_end
-from provisioners.process.ending import delete_tree
+from provisioners.files import delete_tree
 from tests.provisioners.code.source import (
     DEPENDS_ON_TINY,
     PROGRAM,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
-from provisioners.code.project import arguments_of, compile_sdk, installed_sdk, open_project
+from provisioners.code.project import arguments_of, open_project
+from provisioners.code.sdk import compile_sdk, installed_sdk
 
 PYTHON = Path("/usr/bin/python3")
 

@@ -12,7 +12,7 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
-from provisioners.code.project import base_python
+from provisioners.code.sdk import base_python
 from provisioners.conformance import Backend, Behaviour, new_execution_id, wait_for_end
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import Started, WorkerFolder
