@@ -1,14 +1,14 @@
 """Settings: what each program reads from the environment.
 
 A field's name is the environment variable's name in lower case. Each program loads only the classes
-it needs, so that for example `migrate` does not ask for an API key.
+it needs, so that for example `migrate` does not ask for an API key. The settings of a provisioner
+stand beside it.
 """
 
 import hashlib
 import hmac
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,12 +18,14 @@ class SettingsError(Exception):
     """A setting is missing or wrong. The text is one line that names it."""
 
 
-class _Settings(BaseSettings):
+class Settings(BaseSettings):
+    """What every settings class inherits."""
+
     # An empty variable counts as unset: env files often carry `NAME=` for "nothing".
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
 
-class RegistrySettings(_Settings):
+class RegistrySettings(Settings):
     """Where Postgres is."""
 
     postgres_host: str = "localhost"
@@ -38,7 +40,7 @@ class RegistrySettings(_Settings):
     """Seconds to wait for Postgres with `--create-tables`: it is often started together with us."""
 
 
-class TemporalSettings(_Settings):
+class TemporalSettings(Settings):
     """Where Temporal is. TLS and API keys come from Temporal's own TEMPORAL_* variables."""
 
     temporal_address: str = "localhost:7233"
@@ -51,7 +53,7 @@ class TemporalSettings(_Settings):
     """Base address of Temporal's web UI; without it, answers carry no links to it."""
 
 
-class ApiKeySettings(_Settings):
+class ApiKeySettings(Settings):
     """The secrets that API and Temporal worker share."""
 
     control_plane_api_key: SecretStr
@@ -67,7 +69,7 @@ class ApiKeySettings(_Settings):
         return hmac.new(key, b"control-plane worker token secret", hashlib.sha256).hexdigest()
 
 
-class ApiSettings(_Settings):
+class ApiSettings(Settings):
     """What only the API reads."""
 
     container_repository_name: str | None = None
@@ -82,7 +84,7 @@ class ApiSettings(_Settings):
     """Files in one code bundle; their names come in one request of at most 4 MiB."""
 
 
-class BundleStoreSettings(_Settings):
+class BundleStoreSettings(Settings):
     """Where the content of code bundles is kept. API and Temporal worker need the same."""
 
     bundle_store_folder: Path | None = None
@@ -96,7 +98,7 @@ class BundleStoreSettings(_Settings):
         return value
 
 
-class WorkerSettings(_Settings):
+class WorkerSettings(Settings):
     """What only the Temporal worker reads."""
 
     control_plane_api_url: str = "http://localhost:5000"
@@ -107,64 +109,6 @@ class WorkerSettings(_Settings):
     """Workers that one Temporal worker watches, and may be ending, at the same time."""
     sweep_interval_seconds: float = Field(default=30.0, ge=0, le=3600)
     """Seconds from one sweep to the next; with 0 this Temporal worker does not ask for sweeps."""
-
-
-class ProcessProvisionerSettings(_Settings):
-    """What the process provisioner reads."""
-
-    process_state_folder: Path = Path("/var/tmp/control-plane")  # noqa: S108 - must outlive a reboot
-    """Where workers' folders and output files are kept."""
-    process_pass_environment: str = ""
-    """Comma-separated names of variables that workers inherit in addition."""
-    process_log_limit_mb: int = Field(default=16, ge=1, le=10_000)
-    """Output of one worker that is kept, in MiB."""
-    process_build_seconds: float = Field(default=600, ge=1, le=1500)
-    """Time that the installation of a code bundle's dependencies may take."""
-    process_code_days: float = Field(default=7, ge=2, le=3650)
-    """Days after which code bundles and environments that no worker was started from are removed.
-
-    At least two: no call lasts longer than one.
-    """
-    process_warm_parents: int = Field(default=16, ge=0, le=1000)
-    """Warm parents at the same time; 0: every worker starts cold."""
-    process_warm_idle_seconds: float = Field(default=300, ge=1, le=86_400)
-    """Seconds after which an unused warm parent ends."""
-
-
-class ExternalProvisionerSettings(_Settings):
-    """What the external provisioner reads."""
-
-    provisioner_api_url: str
-    """Address of the service that makes the workers; a path in it is dropped."""
-    provisioner_api_key: SecretStr
-    """What it gets as a bearer token."""
-    provisioner_timeout_seconds: float = Field(default=30, ge=1, le=240)
-    """Time that one request may take."""
-    provisioner_poll_seconds: float = Field(default=1, ge=0.1, le=60)
-    """Pause between two questions about the state of one worker."""
-    provisioner_log_limit_mb: int = Field(default=16, ge=1, le=10_000)
-    """Output of one worker that is kept, in MiB."""
-    provisioner_log_patience_seconds: float = Field(default=60, ge=0, le=3600)
-    """How long it is tried to read the logs of a worker that has ended."""
-
-    @field_validator("provisioner_api_url")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be an address like http://host:port")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold a user or a password")
-        _ = parts.port  # raises ValueError for what is no port
-        return value
-
-    @field_validator("provisioner_api_key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value()
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError("must be printable ASCII without spaces")
-        return value
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Self
 import structlog
 
 from core.ids import ExecutionId
-from core.settings import ExternalProvisionerSettings, load
+from core.settings import load
 from provisioners.base import (
     Exited,
     FunctionToPrepare,
@@ -47,6 +47,7 @@ from provisioners.external.protocol import (
     TerminateAnswer,
     WorkerQuestion,
 )
+from provisioners.external.settings import ExternalProvisionerSettings
 
 LOG_SECONDS: Final = 3.0
 """How often the log of a worker that runs is looked at."""
@@ -109,7 +110,7 @@ class ExternalProvisioner(Provisioner):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read `core.settings.ExternalProvisionerSettings`."""
+        """Read `settings.ExternalProvisionerSettings`."""
         settings = load(ExternalProvisionerSettings)
         client = ExternalClient(
             settings.provisioner_api_url,

@@ -4,9 +4,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from core.settings import ProcessProvisionerSettings, load
+from pydantic import Field
+
+from core.settings import Settings, load
 from provisioners.code.build import find_uv
 from provisioners.process.warm.parents import WarmLimits
+
+
+class ProcessProvisionerSettings(Settings):
+    """What the process provisioner reads from the environment."""
+
+    process_state_folder: Path = Path("/var/tmp/control-plane")  # noqa: S108 - must outlive a reboot
+    """Where workers' folders and output files are kept."""
+    process_pass_environment: str = ""
+    """Comma-separated names of variables that workers inherit in addition."""
+    process_log_limit_mb: int = Field(default=16, ge=1, le=10_000)
+    """Output of one worker that is kept, in MiB."""
+    process_build_seconds: float = Field(default=600, ge=1, le=1500)
+    """Time that the installation of a code bundle's dependencies may take."""
+    process_code_days: float = Field(default=7, ge=2, le=3650)
+    """Days after which code bundles and environments that no worker was started from are removed.
+
+    At least two: no call lasts longer than one.
+    """
+    process_warm_parents: int = Field(default=16, ge=0, le=1000)
+    """Warm parents at the same time; 0: every worker starts cold."""
+    process_warm_idle_seconds: float = Field(default=300, ge=1, le=86_400)
+    """Seconds after which an unused warm parent ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +60,7 @@ class ProcessProvisionerConfig:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read `core.settings.ProcessProvisionerSettings`."""
+        """Read `ProcessProvisionerSettings`."""
         settings = load(ProcessProvisionerSettings)
         names = settings.process_pass_environment.split(",")
         return cls(

@@ -82,7 +82,7 @@ class ProcessProvisioner(Provisioner):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read `core.settings.ProcessProvisionerSettings`."""
+        """Read `config.ProcessProvisionerSettings`."""
         return cls(ProcessProvisionerConfig.from_environment())
 
     def use_bundles(self, bundles: BundleSource) -> None:

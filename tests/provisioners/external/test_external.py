@@ -6,7 +6,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from core.settings import ExternalProvisionerSettings, SettingsError, load
+from core.settings import SettingsError, load
 from provisioners.base import (
     Exited,
     Prepared,
@@ -15,6 +15,7 @@ from provisioners.base import (
     WorkerRequest,
 )
 from provisioners.external.provisioner import ExternalProvisioner
+from provisioners.external.settings import ExternalProvisionerSettings
 from tests.support.harness import eventually_true
 from tests.support.provisioners.asking import (
     ASK,
