@@ -8,6 +8,7 @@ from typing import Self
 
 import aiohttp
 
+from core.bundles import BundleSource
 from core.ids import ExecutionId
 from provisioners.base import (
     Exited,
@@ -36,7 +37,7 @@ class InstantProvisioner(Provisioner):
     def from_environment(cls) -> Self:
         return cls()
 
-    async def start(self, deployment: str) -> None:
+    async def start(self, deployment: str, bundles: BundleSource) -> None:
         self._http = aiohttp.ClientSession(raise_for_status=True)
 
     async def close(self) -> None:

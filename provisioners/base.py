@@ -192,15 +192,14 @@ class Provisioner(ABC):
             core.settings.SettingsError: a variable is missing or wrong; one line that names it.
         """
 
-    def use_bundles(self, bundles: BundleSource) -> None:  # noqa: B027 - optional hook
-        """Learn where code bundles (images like `bundle://...`) are read. Called before `start`."""
-
-    async def start(self, deployment: str) -> None:  # noqa: B027 - optional hook
+    async def start(self, deployment: str, bundles: BundleSource) -> None:  # noqa: B027 - optional hook
         """Get ready to be called (open clients, check the machine). Called once per process.
 
         Args:
             deployment: name of this control plane, the same after each restart: letters, digits and
                 dashes. Workers are kept apart by it where several control planes share compute.
+            bundles: where code bundles are read, the images like `bundle://...`. Ignored by compute
+                that does not run them.
 
         Raises:
             ProvisionerError: it cannot be used here; the Temporal worker ends with this text.

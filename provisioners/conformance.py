@@ -13,7 +13,8 @@ from enum import Enum
 
 import pytest
 
-from core.ids import ExecutionId
+from core.bundles import BundleIsGoneError, BundleSource, StoredBundle
+from core.ids import ExecutionId, VersionId
 from provisioners.base import (
     Exited,
     FunctionToPrepare,
@@ -67,6 +68,14 @@ class Backend(ABC):
     @abstractmethod
     async def another(self) -> Provisioner:
         """A second provisioner over the same compute, as after a restart. Closed by the fixture."""
+
+
+class NoBundles(BundleSource):
+    """Where there are no code bundles: for `start`, as the suite deploys no code."""
+
+    async def open(self, version_id: VersionId, digest: str) -> StoredBundle:
+        """Find none."""
+        raise BundleIsGoneError("there are no code bundles here")
 
 
 def new_execution_id() -> ExecutionId:

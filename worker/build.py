@@ -109,8 +109,7 @@ async def temporal_worker(
     async with registry.autocommit() as session:
         deployment = await get_deployment(session)
     pieces = pieces or PostgresPieces(registry)
-    provisioner.use_bundles(StoredBundles(registry, pieces))
-    await provisioner.start(deployment)
+    await provisioner.start(deployment, StoredBundles(registry, pieces))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, dispatcher)

@@ -59,6 +59,7 @@ class BundleFolders:
 
     Args:
         folder: for the bundles.
+        source: where they are read.
         trash: on the same file system; emptied at the next start.
         python: the interpreter that workers get.
         environments: makes the virtual environments.
@@ -68,6 +69,7 @@ class BundleFolders:
     def __init__(
         self,
         folder: Path,
+        source: BundleSource,
         *,
         trash: Path,
         python: Path,
@@ -80,16 +82,12 @@ class BundleFolders:
         self._python = python
         self._environments = environments
         self._keep_seconds = keep_seconds
-        self._source: BundleSource | None = None
+        self._source = source
         # For each version by itself: a bundle may be gone for one whose project was deleted, and
         # be there for others.
         self._under_way: dict[_Wanted, asyncio.Task[None]] = {}
         self._failures: dict[_Wanted, _Failure] = {}
         self._removed_at = -_SECONDS_BETWEEN_REMOVALS
-
-    def use(self, source: BundleSource) -> None:
-        """Learn where bundles are read."""
-        self._source = source
 
     async def close(self) -> None:
         """Stop what is under way."""
@@ -193,8 +191,6 @@ class BundleFolders:
             raise ProvisionerError(f"The code bundle cannot be unpacked: {error}") from error
 
     async def _materialise(self, version_id: VersionId, digest: str) -> None:
-        if self._source is None:
-            raise UnrecoverableProvisioningError("This Temporal worker has no code bundles")
         stored = await self._source.open(version_id, digest)
         fresh = self._bundles / f".{digest}-{secrets.token_hex(8)}"
         try:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Self
 
 import structlog
 
+from core.bundles import BundleSource
 from core.ids import ExecutionId
 from core.settings import load
 from provisioners.base import (
@@ -124,7 +125,7 @@ class ExternalProvisioner(Provisioner):
         )
         return cls(client, config)
 
-    async def start(self, deployment: str) -> None:
+    async def start(self, deployment: str, bundles: BundleSource) -> None:
         """Open the connection pool. The server need not be there yet."""
         self._client.open()
 

@@ -76,7 +76,6 @@ class ProcessProvisioner(Provisioner):
         self._launcher: Launcher | None = None
         self._reaper = Reaper()
         self._output_seen: dict[ExecutionId, int] = {}
-        self._bundles: BundleSource | None = None
         self._code: BundleFolders | None = None
         self._warm: WarmParents | None = None
 
@@ -85,11 +84,7 @@ class ProcessProvisioner(Provisioner):
         """Read `config.ProcessProvisionerSettings`."""
         return cls(ProcessProvisionerConfig.from_environment())
 
-    def use_bundles(self, bundles: BundleSource) -> None:
-        """Learn where code bundles are read."""
-        self._bundles = bundles
-
-    async def start(self, deployment: str) -> None:
+    async def start(self, deployment: str, bundles: BundleSource) -> None:
         """Check the machine, make the state folder, remove what earlier processes left.
 
         Raises:
@@ -101,7 +96,7 @@ class ProcessProvisioner(Provisioner):
                 f"subreapers. This is {sys.platform}"
             )
         self._deployment = deployment
-        await asyncio.to_thread(self._get_ready)
+        await asyncio.to_thread(self._get_ready, bundles)
 
     async def close(self) -> None:
         """Let go of the workers, which run on."""
@@ -257,7 +252,7 @@ class ProcessProvisioner(Provisioner):
 
     # What follows, up to `_folder`, runs in threads.
 
-    def _get_ready(self) -> None:
+    def _get_ready(self, bundles: BundleSource) -> None:
         try:
             for folder in (self._state_folder, self._workers, self._trash):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -274,6 +269,7 @@ class ProcessProvisioner(Provisioner):
         code = self._own_folder() / "code"
         self._code = BundleFolders(
             code,
+            bundles,
             trash=self._trash,
             python=python,
             environments=Environments(
@@ -285,8 +281,6 @@ class ProcessProvisioner(Provisioner):
             keep_seconds=self._config.keep_code_seconds,
         )
         self._code.get_ready()
-        if self._bundles is not None:
-            self._code.use(self._bundles)
         own_python = self._config.python is None
         package = installed_sdk()
         if package is not None and own_python:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
 from tests.support.provisioners.asking import provisioner_at
 from tests.support.provisioners.http_peer import HttpPeer
@@ -13,7 +14,7 @@ from tests.support.provisioners.warm_backend import WarmBackend
 @pytest.fixture
 async def process_backend(tmp_path: Path) -> AsyncIterator[ProcessBackend]:
     backend = ProcessBackend(tmp_path)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, NoBundles())
     yield backend
     await backend.close()
 
@@ -21,7 +22,7 @@ async def process_backend(tmp_path: Path) -> AsyncIterator[ProcessBackend]:
 @pytest.fixture
 async def warm_backend(tmp_path: Path) -> AsyncIterator[WarmBackend]:
     backend = WarmBackend(tmp_path)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, NoBundles())
     yield backend
     await backend.close()
 
@@ -35,6 +36,6 @@ def peer() -> Iterator[HttpPeer]:
 @pytest.fixture
 async def external(peer: HttpPeer) -> AsyncIterator[ExternalProvisioner]:
     provisioner = provisioner_at(peer.url, log_patience_seconds=0.2)
-    await provisioner.start("test")
+    await provisioner.start("test", NoBundles())
     yield provisioner
     await provisioner.close()

@@ -14,7 +14,7 @@ from core.ids import ExecutionId, FunctionId, InvocationId
 from core.messages import OpenRequest, WorkerExit, WorkerRef
 from core.states import WorkerStatus
 from provisioners.base import ProvisionerError
-from provisioners.conformance import new_execution_id
+from provisioners.conformance import NoBundles, new_execution_id
 from registry.database.engine import Registry
 from registry.database.tables import Execution
 from registry.queries.invocations import create_invocation
@@ -338,7 +338,7 @@ async def execution(registry: Registry) -> WorkerRef:
 @pytest.fixture
 async def activities(registry: Registry, peer: HttpPeer) -> AsyncIterator[ProvisioningActivities]:
     external = provisioner_at(peer.url, timeout=5)
-    await external.start("test")
+    await external.start("test", NoBundles())
     access = WorkerAccess(api_url="http://localhost:5000", tokens=TOKENS)
     yield ProvisioningActivities(external, registry, access, grace_seconds=1)
     await external.close()

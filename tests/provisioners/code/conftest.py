@@ -17,8 +17,7 @@ def bundles() -> Bundles:
 @pytest.fixture
 async def backend(tmp_path: Path, bundles: Bundles) -> AsyncIterator[ProcessBackend]:
     backend = ProcessBackend(tmp_path)
-    backend.provisioner.use_bundles(bundles)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, bundles)
     yield backend
     await backend.close()
 

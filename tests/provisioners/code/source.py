@@ -49,8 +49,7 @@ async def another(
 ) -> ProcessProvisioner:
     config = replace(backend.config, **changes)  # type: ignore[arg-type] # names are the caller's
     provisioner = ProcessProvisioner(config)
-    provisioner.use_bundles(bundles)
-    await provisioner.start(DEPLOYMENT)
+    await provisioner.start(DEPLOYMENT, bundles)
     return provisioner
 
 

@@ -373,8 +373,7 @@ def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
 
 async def test_warm_workers_have_the_bundle_s_environment(tmp_path: Path, bundles: Bundles) -> None:
     backend = WarmBackend(tmp_path)
-    backend.provisioner.use_bundles(bundles)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, bundles)
     image = bundles.add(
         {
             **DEPENDS_ON_TINY,

@@ -14,6 +14,7 @@ from provisioners.base import (
     Unknown,
     WorkerRequest,
 )
+from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
 from provisioners.external.settings import ExternalProvisionerSettings
 from tests.support.harness import eventually_true
@@ -144,7 +145,7 @@ async def test_ext_1_the_path_of_the_url_is_dropped_with_a_warning(
     peer.script["prepare"] = [Answer(body=RIGHT["prepare"])]
     provisioner = provisioner_at(peer.url + tail)
     with capture_logs() as logs:
-        await provisioner.start("test")
+        await provisioner.start("test", NoBundles())
     try:
         await provisioner.prepare(FUNCTION)
     finally:

@@ -12,6 +12,7 @@ from core.clock import utc_now
 from provisioners.base import (
     UnrecoverableProvisioningError,
 )
+from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
 from standalone.servers.ports import free_port
 from tests.support.provisioners.asking import (
@@ -112,7 +113,7 @@ async def test_ext_3_a_silent_server_is_a_timeout(peer: HttpPeer) -> None:
     held = threading.Event()
     peer.behave = lambda _: Answer(hold=held)
     provisioner = provisioner_at(peer.url, timeout=0.3, log_patience_seconds=0)
-    await provisioner.start("test")
+    await provisioner.start("test", NoBundles())
     try:
         for verb in MAKING:
             error = await passing_error_of(ASK[verb](provisioner))
@@ -126,7 +127,7 @@ async def test_ext_3_a_silent_server_is_a_timeout(peer: HttpPeer) -> None:
 
 async def test_ext_3_a_refused_connection_may_pass() -> None:
     provisioner = provisioner_at(f"http://127.0.0.1:{free_port()}", log_patience_seconds=0)
-    await provisioner.start("test")
+    await provisioner.start("test", NoBundles())
     try:
         for verb in MAKING:
             assert "ConnectError" in str(await passing_error_of(ASK[verb](provisioner)))

@@ -15,6 +15,7 @@ from provisioners.base import FunctionToPrepare, Provisioner, ResourceSpec, Work
 from provisioners.conformance import (
     Backend,
     Behaviour,
+    NoBundles,
     ProvisionerConformance,
     new_execution_id,
 )
@@ -125,7 +126,7 @@ class ExternalBackend(Backend):
 
     async def another(self) -> Provisioner:
         other = provisioner_at(self._server.url)
-        await other.start("test")
+        await other.start("test", NoBundles())
         self.opened.append(other)
         return other
 
@@ -142,7 +143,7 @@ class TestExternalProvisioner(ProvisionerConformance):
     @pytest.fixture
     async def backend(self, tmp_path: Path, server: ExampleServer) -> AsyncIterator[Backend]:
         backend = ExternalBackend(tmp_path, server)
-        await backend.provisioner.start("test")
+        await backend.provisioner.start("test", NoBundles())
         yield backend
         for provisioner in backend.opened:
             await provisioner.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
 from tests.support.provisioners.asking import WORKER, provisioner_at
 from tests.support.provisioners.http_peer import Answer, Call, HttpPeer
@@ -162,7 +163,7 @@ async def test_a_log_over_the_limit_is_cut_visibly(peer: HttpPeer) -> None:
     written = ["x" * 99_999] * 30
     peer.behave = serving(lambda: written, cursors=True)
     provisioner = provisioner_at(peer.url, log_limit_bytes=1_250_000)
-    await provisioner.start("test")
+    await provisioner.start("test", NoBundles())
     try:
         lines, offset = await copy(provisioner)
         calls = len(peer.calls)
@@ -193,7 +194,7 @@ async def test_a_failure_while_the_worker_runs_is_for_later(
 async def test_a_failure_after_the_end_is_tried_again(peer: HttpPeer) -> None:
     peer.script["get_logs"] = [Answer(status=500), Answer(status=404), logs(["one"], "1")]
     provisioner = provisioner_at(peer.url, log_patience_seconds=60)
-    await provisioner.start("test")
+    await provisioner.start("test", NoBundles())
     try:
         page = await provisioner.read_logs(WORKER, offset="", ended=True)
     finally:

@@ -24,7 +24,7 @@ from provisioners.base import (
     Unknown,
     UnrecoverableProvisioningError,
 )
-from provisioners.conformance import Behaviour, until, wait_for_end, wait_for_line
+from provisioners.conformance import Behaviour, NoBundles, until, wait_for_end, wait_for_line
 from provisioners.process import ending
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.identity import is_alive
@@ -76,7 +76,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     """With limits by cgroups, where this machine has them, and without; started cold and warm."""
     kind, use_cgroups = request.param
     backend: ProcessBackend = kind(tmp_path, use_cgroups=use_cgroups)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, NoBundles())
     yield backend
     await backend.close()
 
@@ -217,7 +217,7 @@ class TestDeathOfTheTemporalWorker:
             process.wait()
 
         async def adopt() -> None:
-            await backend.provisioner.start(DEPLOYMENT)
+            await backend.provisioner.start(DEPLOYMENT, NoBundles())
             worker = await backend.provisioner.provision(request)
             assert worker.state == json.loads(answer)["state"]
             await wait_for_line(backend.provisioner, worker, "ready")
@@ -408,7 +408,7 @@ class TestDamage:
         os.chown(backend.config.state_folder, 12345, -1)
 
         with pytest.raises(UnrecoverableProvisioningError, match="another user"):
-            await backend.provisioner.start(DEPLOYMENT)
+            await backend.provisioner.start(DEPLOYMENT, NoBundles())
 
 
 class TestForget:

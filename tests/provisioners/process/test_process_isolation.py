@@ -12,7 +12,7 @@ from provisioners.base import (
     ResourceSpec,
     Running,
 )
-from provisioners.conformance import Behaviour, wait_for_line
+from provisioners.conformance import Behaviour, NoBundles, wait_for_line
 from provisioners.process.cgroups import find_cgroups
 from tests.support.provisioners.process_backend import (
     DEPLOYMENT,
@@ -53,7 +53,7 @@ class TestLimits:
 
     async def test_memory_without_cgroups(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, use_cgroups=False)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         spec = ResourceSpec(virtual_cpus=1, memory_gbs=0.0625)
 
         _, lines = await run(
@@ -145,7 +145,7 @@ class TestIsolation:
         for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH"):
             monkeypatch.delenv(name, raising=False)
         backend = ProcessBackend(tmp_path, passed_environment=("PASSED", "NOT_SET"))
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         # /proc holds it as passed; Python adds LC_CTYPE to its own copy.
         script = "sys.stdout.write(open('/proc/self/environ').read().replace(chr(0), chr(10)))"
         request = backend.request_for(backend.project(script), environment={"TOKEN": "a\nb=c"})

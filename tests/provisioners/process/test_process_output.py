@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from provisioners.base import Exited
-from provisioners.conformance import until, wait_for_end
+from provisioners.conformance import NoBundles, until, wait_for_end
 from provisioners.process.logs import PAGE_LINES
 from tests.support.provisioners.process_backend import (
     DEPLOYMENT,
@@ -20,7 +20,7 @@ from tests.support.provisioners.process_backend import (
 class TestOutput:
     async def test_output_is_cut_at_the_limit(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, log_limit_bytes=25)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         script = "for n in range(100000): print(f'line {n}')\nprint('x', flush=True)\nsys.exit(5)"
 
         worker, lines = await run(backend, backend.request_for(backend.project(script)))
@@ -34,7 +34,7 @@ class TestOutput:
 
     async def test_much_output_needs_little_memory(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, log_limit_bytes=2**20)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         script = """
 block = b"x" * 1023 + b"\\n"
 for _ in range(100):
@@ -60,7 +60,7 @@ wait_for_release()
 
     async def test_lines_that_postgres_or_a_reader_could_not_take(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path, max_line_bytes=10)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         script = r"""
 os.write(1, b"a\0b\xffc\r\n" + b"0123456789\n" + b"0123456789ab\n")
 os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
@@ -79,7 +79,7 @@ os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
 
     async def test_pages_join_to_the_whole(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         script = "for n in range(30000): print(f'{n:0100}')"
         worker, first = await run(backend, backend.request_for(backend.project(script)))
 
@@ -95,7 +95,7 @@ os.write(2, ("123456789" + chr(0x20ac) + "x\n").encode())
 
     async def test_a_page_of_empty_lines_is_bounded(self, tmp_path: Path) -> None:
         backend = ProcessBackend(tmp_path)
-        await backend.provisioner.start(DEPLOYMENT)
+        await backend.provisioner.start(DEPLOYMENT, NoBundles())
         script = "os.write(1, b'\\n' * (2 * 10_000 + 5) + b'last')"
         worker, first = await run(backend, backend.request_for(backend.project(script)))
 

@@ -14,7 +14,7 @@ import pytest
 
 from core.ids import VersionId
 from provisioners.base import Running, WorkerRequest
-from provisioners.conformance import Behaviour, until, wait_for_end, wait_for_line
+from provisioners.conformance import Behaviour, NoBundles, until, wait_for_end, wait_for_line
 from provisioners.process.identity import without_zombies
 from provisioners.process.provisioner import ProcessProvisioner
 from provisioners.process.warm.parents import WarmLimits
@@ -94,7 +94,7 @@ async def no_parents(backend: WarmBackend) -> None:
 @asynccontextmanager
 async def with_limits(folder: Path, limits: WarmLimits) -> AsyncIterator[WarmBackend]:
     backend = WarmBackend(folder, limits=limits)
-    await backend.provisioner.start(DEPLOYMENT)
+    await backend.provisioner.start(DEPLOYMENT, NoBundles())
     yield backend
     await backend.close()
 

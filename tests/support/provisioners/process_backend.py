@@ -13,7 +13,7 @@ from provisioners.base import (
     WorkerRequest,
 )
 from provisioners.code.sdk import base_python
-from provisioners.conformance import Backend, Behaviour, new_execution_id, wait_for_end
+from provisioners.conformance import Backend, Behaviour, NoBundles, new_execution_id, wait_for_end
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import Started, WorkerFolder
 from provisioners.process.identity import with_environment
@@ -141,7 +141,7 @@ class ProcessBackend(Backend):
 
     async def another(self) -> ProcessProvisioner:
         other = ProcessProvisioner(self.config)
-        await other.start(DEPLOYMENT)
+        await other.start(DEPLOYMENT, NoBundles())
         self._others.append(other)
         return other
 

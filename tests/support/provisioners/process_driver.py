@@ -12,7 +12,7 @@ from pathlib import Path
 from core.ids import ExecutionId
 from provisioners.base import ResourceSpec, WorkerRequest
 from provisioners.code.project import open_project
-from provisioners.conformance import until
+from provisioners.conformance import NoBundles, until
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.provisioner import ProcessProvisioner
 
@@ -22,7 +22,7 @@ async def main() -> None:
     provisioner = ProcessProvisioner(
         ProcessProvisionerConfig(state_folder=Path(order["state_folder"]))
     )
-    await provisioner.start(order["deployment"])
+    await provisioner.start(order["deployment"], NoBundles())
     if "request" in order:
         spec = ResourceSpec(**order["request"].pop("resource_spec"))
         request = WorkerRequest(**order["request"], resource_spec=spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from provisioners.base import ResourceSpec, WorkerRecord, WorkerRequest
 from provisioners.code.project import Project, open_project
-from provisioners.conformance import until
+from provisioners.conformance import NoBundles, until
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.provisioner import ProcessProvisioner
@@ -111,7 +111,7 @@ class WarmBackend(ProcessBackend):
 
     async def another(self) -> ProcessProvisioner:
         other = WarmFirst(self.config)
-        await other.start(DEPLOYMENT)
+        await other.start(DEPLOYMENT, NoBundles())
         self._others.append(other)
         return other
 

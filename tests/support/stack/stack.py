@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core.ids import ExecutionId
 from core.settings import RegistrySettings
+from provisioners.conformance import NoBundles
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import Started, WorkerFolder
 from provisioners.process.provisioner import ProcessProvisioner
@@ -105,7 +106,7 @@ async def end_workers(state_folder: Path) -> None:
     """End the workers that a test has left."""
     for deployment in deployments_in(state_folder):
         provisioner = ProcessProvisioner(ProcessProvisionerConfig(state_folder=state_folder))
-        await provisioner.start(deployment)
+        await provisioner.start(deployment, NoBundles())
         for execution_id in await provisioner.list_workers():
             await provisioner.terminate(ExecutionId(execution_id), None, grace=0)
             await provisioner.forget(execution_id)
