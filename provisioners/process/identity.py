@@ -1,11 +1,12 @@
 """Processes by identity: a pid alone may belong to somebody else by now."""
 
+import asyncio
 import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,36 @@ def send(pidfd: int, number: signal.Signals) -> None:
     """Signal a process that may be gone."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
+
+
+def send_to(process: ProcessIdentity, number: signal.Signals) -> None:
+    """Signal a process, if it still runs."""
+    descriptor = open_pidfd(process)
+    if descriptor is not None:
+        send(descriptor, number)
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def end_of(process: ProcessIdentity | None) -> AsyncIterator[asyncio.Event]:
+    """Give an event that is set when the process is gone; never, if it is not known here."""
+    gone = asyncio.Event()
+    descriptor = None if process is None else open_pidfd(process)
+    if descriptor is None:
+        yield gone
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        gone.set()
+
+    loop.add_reader(descriptor, ended)
+    try:
+        yield gone
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def boot_id() -> str:

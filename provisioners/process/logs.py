@@ -1,7 +1,8 @@
-"""Reads a worker's output file as complete lines."""
+"""The output files of workers: reads them as complete lines, and tells when they have grown."""
 
 from pathlib import Path
 
+from core.ids import ExecutionId
 from provisioners.base import LogPage
 
 PAGE_BYTES = 2**20
@@ -56,3 +57,39 @@ def _character_start(data: bytes, start: int, end: int) -> int:
 
 def _text(line: bytes) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+class OutputSizes:
+    """How much of each worker's output was seen, so that `wait` ends early only for what is new."""
+
+    def __init__(self) -> None:
+        self._seen: dict[ExecutionId, int] = {}
+
+    def has_grown(self, execution_id: ExecutionId, path: Path) -> bool:
+        """Say whether there is more output than was seen; from now on this much was."""
+        size = size_of(path)
+        grown = size > self._seen.get(execution_id, 0)
+        self._seen[execution_id] = size
+        return grown
+
+    def note_page(
+        self, execution_id: ExecutionId, page: LogPage, *, offset: str, size: int
+    ) -> None:
+        """Learn that a page was read from `offset` on, of a file that had this size before."""
+        # After a full page `wait` must not sleep on the rest; after a partial line it must.
+        position = int(page.next_offset or 0)
+        full = len(page.lines) >= PAGE_LINES
+        more = full or position - int(offset or 0) > PAGE_BYTES // 2
+        self._seen[execution_id] = position if more else size
+
+    def drop(self, execution_id: ExecutionId) -> None:
+        """Forget a worker."""
+        self._seen.pop(execution_id, None)
+
+
+def size_of(path: Path) -> int:
+    """Give the size of a file; 0 if it does not exist."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
