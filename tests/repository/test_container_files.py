@@ -10,6 +10,8 @@ import yaml  # type: ignore[import-untyped] # has no types
 from pydantic_settings import BaseSettings
 
 from core import settings
+from provisioners.external import settings as external
+from provisioners.process import config as process
 from standalone.servers.temporal import SERVER_SETTINGS
 from tests.support.repository import ROOT
 
@@ -47,7 +49,8 @@ def test_no_secret_has_a_default_in_the_compose_file() -> None:
 def test_our_services_get_settings_that_exist() -> None:
     known = {
         field.upper()
-        for _, cls in inspect.getmembers(settings, inspect.isclass)
+        for module in (settings, external, process)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, BaseSettings)
         for field in cls.model_fields
     }
