@@ -2,6 +2,9 @@
 
 The subclass gives a fixture `backend`: an adapter that makes requests whose workers behave as
 asked. Nothing in here knows how workers are made.
+
+Provisioners in repositories of their own use it, too (docs/provisioners.md). It needs pytest and
+pytest-asyncio, which the server itself does not: the extra `conformance` brings them.
 """
 
 import asyncio
@@ -11,7 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-import pytest
+try:
+    import pytest
+except ImportError:
+    raise ImportError(
+        "The conformance suite needs pytest: install control-plane with its extra, "
+        "control-plane[conformance]"
+    ) from None
 
 from core.bundles import BundleIsGoneError, BundleSource, StoredBundle
 from core.ids import ExecutionId, VersionId
