@@ -14,7 +14,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     ProvisionerError,
     Running,
@@ -44,8 +44,8 @@ class InstantProvisioner(Provisioner):
         if self._http is not None:
             await self._http.close()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
-        return Prepared()
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
+        return PreparedFunction()
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         if request.execution_id not in self._tasks:

@@ -15,7 +15,7 @@ Rules for all methods:
   Temporal's history: no secrets in it. Any other exception is treated as a `ProvisionerError`.
 - Each try has a time limit: `prepare` 30 minutes, `provision` 5 minutes, `terminate` 2 hours. After
   a failure or at the limit the call is repeated, with pauses of up to 15 seconds and without end:
-  until it works, fails for good, or (`prepare`, `provision`) nobody needs it any more.
+  until it works, fails for good, or (`prepare`, `provision`) it is not needed any more.
 - All methods share one event loop with the heartbeats of every worker. Calls that block belong into
   threads (`asyncio.to_thread`).
 - A method may be cancelled (asyncio) at any await and must then leave nothing half-made that a
@@ -47,8 +47,9 @@ class ProvisionerError(Exception):
 class UnrecoverableProvisioningError(ProvisionerError):
     """A call failed for good: the preparation or the execution ends with this text.
 
-    From `provision` it also says that no call for this execution has made a worker: nobody ends
-    one, and the next attempt may begin at once. If that is not certain, it is a `ProvisionerError`.
+    From `provision` it also says that no call for this execution has made a worker: `terminate` is
+    not called, and the next attempt may begin at once. If that is not certain, it is a
+    `ProvisionerError`.
     """
 
 
@@ -76,7 +77,7 @@ class FunctionToPrepare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedFunction:
     """The answer of `prepare`."""
 
     details: dict[str, str] | None = None
@@ -115,7 +116,8 @@ class WorkerRecord:
     details: dict[str, str] | None = None
     """The contract's `worker_details`: exactly `type`, `identifier` and `logs_identifier`.
 
-    `type` must be TEST or AWS_ECS, as for `Prepared.details`; None where the compute is neither.
+    `type` must be TEST or AWS_ECS, as for `PreparedFunction.details`; None where the compute is
+    neither.
     """
 
 
@@ -209,7 +211,7 @@ class Provisioner(ABC):
         """Release what `start` opened. Workers stay as they are."""
 
     @abstractmethod
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         """Make sure that workers of this function can be provisioned.
 
         Raises:

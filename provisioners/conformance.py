@@ -27,7 +27,7 @@ from core.ids import ExecutionId, VersionId
 from provisioners.base import (
     Exited,
     FunctionToPrepare,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     Running,
     UnrecoverableProvisioningError,
@@ -129,7 +129,7 @@ class ProvisionerConformance:
     async def test_prepare_accepts_what_can_run(self, backend: Backend) -> None:
         prepared = await backend.provisioner.prepare(backend.function(Behaviour.RUNS))
 
-        assert isinstance(prepared, Prepared)
+        assert isinstance(prepared, PreparedFunction)
 
     async def test_prepare_refuses_what_does_not_exist(self, backend: Backend) -> None:
         with pytest.raises(UnrecoverableProvisioningError):

@@ -4,8 +4,8 @@ A worker runs from `provision` on. It ends a few checks after its execution has 
 real one ends a little after its report, and nothing else ends it: a termination signal is noted,
 and the person must still call `finish`.
 
-What is known about a worker is its record and whether it has reported, which is learnt anew in each
-process. So a worker outlives a restart of the Temporal worker.
+What is known about a worker is its record and whether it has reported, which each process learns
+again. So a worker outlives a restart of the Temporal worker.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     Running,
     WorkerObservation,
@@ -108,9 +108,9 @@ class DevProvisioner(Provisioner):
         for known in self._workers.values():
             await known.close()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         """Do nothing: every image will do."""
-        return Prepared(details={"type": "TEST", "identifier": "mocked"})
+        return PreparedFunction(details={"type": "TEST", "identifier": "mocked"})
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         """Give the worker its name; from now on it can be played."""
@@ -164,7 +164,7 @@ class DevProvisioner(Provisioner):
         return LogPage(lines=lines, next_offset=str(len(_LOG)) if lines else offset, complete=True)
 
     async def list_workers(self) -> list[ExecutionId]:
-        """Name none: of a worker that nobody plays any more nothing is left to end."""
+        """Name none: of a worker that is not played any more nothing is left to end."""
         return []
 
     async def outcome_reported(self, execution_id: ExecutionId) -> None:

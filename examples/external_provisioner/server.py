@@ -53,7 +53,7 @@ class Worker:
         self.folder = folder
 
     def lock(self, kind: int) -> int | None:
-        """Take the lock; None if somebody has it. To be closed, which lets go of it."""
+        """Take the lock; None if another holds it. To be closed, which lets go of it."""
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -2,8 +2,8 @@
 
 An environment is named after what decides what is in it: the list of dependencies, and the
 interpreter. A list that refers to files of the bundle counts as another one in each bundle. It is
-complete when it has the file `used`; whoever wants to build it holds the lock beside it, and so do
-the builder's own programs, which may outlive the Temporal worker.
+complete when it has the file `used`. The Temporal worker that builds it holds the lock beside it,
+and so do the installers that it has started, which may outlive it.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ async def _locked(path: Path, *, seconds: float) -> AsyncIterator[int]:
     """Hold a lock file; gives its descriptor. It is polled for: a build may take minutes.
 
     Raises:
-        ProvisionerError: somebody else has it for longer than so many seconds.
+        ProvisionerError: another process has it for longer than so many seconds.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -9,7 +9,7 @@
 
 A folder appears in one step, complete, so nothing here minds a crash, a second call, or a second
 Temporal worker. What no worker was started from for some days is removed; as no call lasts longer
-than one, nobody runs from it any more. It is made again when it is needed.
+than one, no worker runs from it any more. It is made again when it is needed.
 """
 
 import asyncio
@@ -146,7 +146,7 @@ class BundleFolders:
         with self._lock(fcntl.LOCK_EX):
             for entry in [*self._bundles.iterdir(), *self._environments.folder.iterdir()]:
                 if entry.suffix == ".lock":
-                    # Somebody may be waiting for it.
+                    # A build may be waiting for it.
                     continue
                 with suppress(FileNotFoundError):
                     # What a killed process has left half-made has no mark.
@@ -166,7 +166,7 @@ class BundleFolders:
 
     def _is_done(self, wanted: _Wanted, task: asyncio.Task[None]) -> None:
         self._under_way.pop(wanted, None)
-        # Asking for it also keeps asyncio from complaining when nobody waits any more.
+        # Asking for it also keeps asyncio from complaining when no caller waits any more.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, UnrecoverableProvisioningError):
             now = time.monotonic()
@@ -205,7 +205,7 @@ class BundleFolders:
             try:
                 await asyncio.to_thread(fresh.rename, bundle)
             except OSError:
-                # Somebody else may have been faster.
+                # Another Temporal worker may have been faster.
                 if not await asyncio.to_thread((bundle / "used").exists):
                     raise
         finally:

@@ -40,7 +40,7 @@ _CONNECTIONS: Final = httpx.Limits(
 class UnclearAnswerError(ProvisionerError):
     """An answer that is neither yes nor no: a worker may have been made, now or earlier.
 
-    It may come from somebody else (a proxy, another server at a wrong address), or from a server
+    It may come from another program (a proxy, another server at a wrong address), or from a server
     that does not let us in. Both are for an operator to mend, and then the same request will do.
     """
 

@@ -1,4 +1,4 @@
-"""The external provisioner: a service of somebody's own makes the workers, asked over HTTP.
+"""The external provisioner: asks a server of the operator's for workers, over HTTP.
 
 The protocol has five calls and is described in docs/provisioners.md; `protocol` holds
 their bodies. A worker is known by the details that the service gave to it. All that this class
@@ -19,7 +19,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     ProvisionerError,
     Running,
@@ -59,8 +59,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _log = structlog.get_logger(__name__)
 
 
-class _Pace:
-    """When something may be asked again: pauses grow while the answers are errors."""
+class _Backoff:
+    """When the server may be asked again: pauses grow while its answers are errors."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -76,12 +76,12 @@ class _Pace:
         self.next_at = _now() + max(min(pause, LONGEST_PAUSE_SECONDS), error.retry_after or 0)
 
 
-class _Memory:
-    """What is remembered of a worker between two calls."""
+class _WorkerState:
+    """What this process knows of a worker between two calls."""
 
     def __init__(self) -> None:
-        self.status = _Pace()
-        self.logs = _Pace()
+        self.status = _Backoff()
+        self.logs = _Backoff()
         self.last: WorkerObservation = Running()
         self.terminate_accepted = False
 
@@ -107,7 +107,7 @@ class ExternalProvisioner(Provisioner):
     def __init__(self, client: ExternalClient, config: ExternalProvisionerConfig) -> None:
         self._client = client
         self._config = config
-        self._memories: dict[ExecutionId, _Memory] = {}
+        self._states: dict[ExecutionId, _WorkerState] = {}
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -133,7 +133,7 @@ class ExternalProvisioner(Provisioner):
         """Close the connections."""
         await self._client.close()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         """Ask `/prepare`.
 
         An unreadable answer to it is final: unlike one to `/provision`, it leaves nothing behind.
@@ -147,7 +147,7 @@ class ExternalProvisioner(Provisioner):
             )
         except UnreadableAnswerError as error:
             raise UnrecoverableProvisioningError(str(error)) from error
-        return Prepared(details=answer.prepared_function_details.model_dump(mode="json"))
+        return PreparedFunction(details=answer.prepared_function_details.model_dump(mode="json"))
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         """Ask `/provision`. That a repetition adopts the worker is the server's promise.
@@ -182,21 +182,21 @@ class ExternalProvisioner(Provisioner):
 
     async def wait(self, worker: WorkerRecord, *, timeout: float) -> WorkerObservation:
         """Ask `/check_status` in turns, more and more rarely while it fails."""
-        memory = self._memory_of(worker.execution_id)
-        pause = timeout if isinstance(memory.last, Unknown) else min(timeout, LOG_SECONDS)
+        state = self._state_of(worker.execution_id)
+        pause = timeout if isinstance(state.last, Unknown) else min(timeout, LOG_SECONDS)
         end = _now() + pause
         while True:
-            await asyncio.sleep(min(memory.status.next_at, end) - _now())
-            if memory.status.next_at > end:
-                return memory.last
+            await asyncio.sleep(min(state.status.next_at, end) - _now())
+            if state.status.next_at > end:
+                return state.last
             try:
-                memory.last = await self._check_status(worker)
-                memory.status.succeeded(pause=self._config.poll_seconds)
+                state.last = await self._check_status(worker)
+                state.status.succeeded(pause=self._config.poll_seconds)
             except ProvisionerError as error:
-                memory.last = Unknown(detail=str(error))
-                memory.status.failed(error)
-            if isinstance(memory.last, Exited):
-                return memory.last
+                state.last = Unknown(detail=str(error))
+                state.status.failed(error)
+            if isinstance(state.last, Exited):
+                return state.last
 
     async def terminate(
         self, execution_id: ExecutionId, worker: WorkerRecord | None, *, grace: float
@@ -208,11 +208,11 @@ class ExternalProvisioner(Provisioner):
         """
         if worker is None:
             raise ProvisionerError("Without its details the provisioner cannot end a worker")
-        memory = self._memory_of(execution_id)
+        state = self._state_of(execution_id)
         try:
-            if not memory.terminate_accepted:
+            if not state.terminate_accepted:
                 await self._ask_to_terminate(worker)
-                memory.terminate_accepted = True
+                state.terminate_accepted = True
             while True:
                 seen = await self._check_status(worker)
                 if isinstance(seen, Exited):
@@ -229,7 +229,7 @@ class ExternalProvisioner(Provisioner):
         are asked for again until the operator's patience is over; then a last line says what went
         wrong, for a log must not keep an invocation open.
         """
-        logs = self._memory_of(worker.execution_id).logs
+        logs = self._state_of(worker.execution_id).logs
         patience_ends = _now() + self._config.log_patience_seconds
         fetch = self._log_reader(worker)
         while ended or logs.next_at <= _now():
@@ -258,7 +258,7 @@ class ExternalProvisioner(Provisioner):
 
     async def forget(self, execution_id: ExecutionId) -> None:
         """Forget the pauses. When the server deletes what it keeps is its own decision."""
-        self._memories.pop(execution_id, None)
+        self._states.pop(execution_id, None)
 
     async def _check_status(self, worker: WorkerRecord) -> Running | Exited:
         answer = await self._client.ask(
@@ -295,8 +295,8 @@ class ExternalProvisioner(Provisioner):
 
         return fetch
 
-    def _memory_of(self, execution_id: ExecutionId) -> _Memory:
-        return self._memories.setdefault(execution_id, _Memory())
+    def _state_of(self, execution_id: ExecutionId) -> _WorkerState:
+        return self._states.setdefault(execution_id, _WorkerState())
 
 
 def _now() -> float:

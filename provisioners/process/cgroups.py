@@ -23,7 +23,7 @@ _CONTROLLERS = ("memory", "cpu", "pids")
 
 
 @dataclass(frozen=True)
-class Parent:
+class ParentCgroup:
     """A cgroup that workers' cgroups are made in."""
 
     path: Path
@@ -43,7 +43,7 @@ class Parent:
 class Cgroups:
     """Where this machine lets us make cgroups for workers; empty if it does not."""
 
-    parents: tuple[Parent, ...] = field(default=())
+    parents: tuple[ParentCgroup, ...] = field(default=())
 
     def enforces(self, controller: str) -> bool:
         """Say whether limits of this controller (memory, cpu, pids) can be set."""
@@ -123,7 +123,7 @@ def find_cgroups(stack: str) -> Cgroups:
     """
     mountinfo = Path("/proc/self/mountinfo").read_text()
     own = Path("/proc/self/cgroup").read_text()
-    usable: list[Parent] = []
+    usable: list[ParentCgroup] = []
     for parent in candidates(mountinfo, own, stack):
         if _works(Cgroups((parent,))):
             if parent.version == 2:
@@ -132,7 +132,7 @@ def find_cgroups(stack: str) -> Cgroups:
     return Cgroups(tuple(usable))
 
 
-def candidates(mountinfo: str, own_cgroup: str, stack: str) -> Iterator[Parent]:
+def candidates(mountinfo: str, own_cgroup: str, stack: str) -> Iterator[ParentCgroup]:
     """Name the cgroups that may serve as parents, version 2 first.
 
     Args:
@@ -146,7 +146,7 @@ def candidates(mountinfo: str, own_cgroup: str, stack: str) -> Iterator[Parent]:
     yield from _candidates_v1(mounts, own, stack)
 
 
-def _limits(parent: Parent, spec: ResourceSpec) -> list[tuple[str, str]]:
+def _limits(parent: ParentCgroup, spec: ResourceSpec) -> list[tuple[str, str]]:
     """Give file name and value of each limit, in the order in which they must be written."""
     memory = str(int(spec.memory_gbs * GIB))
     # The kernel takes no quota below one millisecond.
@@ -241,7 +241,7 @@ def _own_paths(text: str) -> dict[str, str]:
     return own
 
 
-def _candidates_v2(mounts: list[_Mount], own: dict[str, str], stack: str) -> Iterator[Parent]:
+def _candidates_v2(mounts: list[_Mount], own: dict[str, str], stack: str) -> Iterator[ParentCgroup]:
     for mount in mounts:
         if mount.kind != "cgroup2" or "" not in own:
             continue
@@ -257,10 +257,10 @@ def _candidates_v2(mounts: list[_Mount], own: dict[str, str], stack: str) -> Ite
                 _delegate(folder, controllers)
             except OSError:
                 continue
-            yield Parent(folder / stack, 2, controllers, own=base)
+            yield ParentCgroup(folder / stack, 2, controllers, own=base)
 
 
-def _candidates_v1(mounts: list[_Mount], own: dict[str, str], stack: str) -> Iterator[Parent]:
+def _candidates_v1(mounts: list[_Mount], own: dict[str, str], stack: str) -> Iterator[ParentCgroup]:
     seen: set[str] = set()
     for mount in mounts:
         if mount.kind != "cgroup":
@@ -272,4 +272,4 @@ def _candidates_v1(mounts: list[_Mount], own: dict[str, str], stack: str) -> Ite
         if controllers and not seen.intersection(controllers):
             seen.update(controllers)
             folder = mount.folder_of(own[controllers[0]])
-            yield Parent(folder / stack, 1, controllers, own=folder)
+            yield ParentCgroup(folder / stack, 1, controllers, own=folder)

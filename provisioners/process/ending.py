@@ -1,4 +1,4 @@
-"""What is done about workers that are gone: the verdict, and the removal of what is left."""
+"""Workers that are gone: finds out how they ended, and removes what is left of them."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from core.states import Cause
 from provisioners.base import Exited, ProvisionerError, Running, Unknown, WorkerObservation
 from provisioners.files import delete_tree
 from provisioners.process.cgroups import processes_in, remove
-from provisioners.process.folder import Started, WorkerFolder
+from provisioners.process.folder import StartRecord, WorkerFolder
 from provisioners.process.identity import (
     ProcessIdentity,
     is_alive,
@@ -53,7 +53,7 @@ def _judge_without_files(shim: ProcessIdentity | None, otherwise: str) -> Exited
     return Exited(cause=Cause.WORKER_LOST, detail="its folder was deleted")
 
 
-def _clear_away(folder: WorkerFolder, started: Started) -> Exited | Unknown:
+def _clear_away(folder: WorkerFolder, started: StartRecord) -> Exited | Unknown:
     # The kernel kills the program together with the shim. Its children are found by their cgroup,
     # or, where there is none, by variables that all of them inherit.
     marks = (f"TMPDIR={folder.temporary}", f"HOME={folder.home}")
@@ -74,7 +74,7 @@ def _clear_away(folder: WorkerFolder, started: Started) -> Exited | Unknown:
 def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
     """Delete the folder of a worker that is gone, and its cgroups; fine if there are none.
 
-    Whoever looks at it at this moment is waited for, up to a second.
+    A call that looks at it at this moment is waited for, up to a second.
 
     Raises:
         ProvisionerError: the worker still runs, or is in use for longer.

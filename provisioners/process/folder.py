@@ -27,7 +27,7 @@ from provisioners.process.identity import ProcessIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class StartRecord:
     """What worker.json says."""
 
     shim: ProcessIdentity
@@ -74,7 +74,7 @@ class WorkerFolder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def try_lock(self) -> int | None:
-        """Take the lock: a descriptor to close, or None if somebody else has it.
+        """Take the lock: a descriptor to close, or None if another process has it.
 
         Raises:
             FileNotFoundError: the folder does not exist.
@@ -82,7 +82,7 @@ class WorkerFolder:
         return self._lock(fcntl.LOCK_EX)
 
     def is_locked(self) -> bool:
-        """Say whether somebody has the lock; False if there is no folder."""
+        """Say whether the lock is held; False if there is no folder."""
         try:
             descriptor = self._lock(fcntl.LOCK_SH)
         except FileNotFoundError:
@@ -108,16 +108,16 @@ class WorkerFolder:
         os.close(descriptor)
         return None
 
-    def started(self) -> Started | None:
+    def started(self) -> StartRecord | None:
         """Read worker.json."""
         content = self._read("worker.json")
         if content is None:
             return None
         if not content:
             # Something was started, and the machine lost its power. No process has the pid 0.
-            nobody = ProcessIdentity(0, 0)
-            return Started(shim=nobody, program=nobody, cgroups=[])
-        return Started(
+            no_process = ProcessIdentity(0, 0)
+            return StartRecord(shim=no_process, program=no_process, cgroups=[])
+        return StartRecord(
             shim=ProcessIdentity(**content["shim"]),
             program=ProcessIdentity(**content["program"]),
             cgroups=[Path(cgroup) for cgroup in content["cgroups"]],
@@ -175,7 +175,7 @@ class WorkerFolder:
         try:
             os.link(own, self.path / "terminate.json")
         except FileExistsError:
-            # The bound is for a tombstone from before a reboot, when the clock began anew.
+            # The bound is for a tombstone from before a reboot, when the clock began again.
             earlier = self._read("terminate.json") or content
             return min(latest, float(earlier.get("deadline", latest)))
         finally:

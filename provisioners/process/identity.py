@@ -1,4 +1,4 @@
-"""Processes by identity: a pid alone may belong to somebody else by now."""
+"""Processes by identity: a pid alone may belong to another process by now."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, whoever else gets its pid later."""
+    """A process, even if another one gets its pid later."""
 
     pid: int
     started: int
@@ -45,7 +45,7 @@ def without_zombies(pids: Iterable[int]) -> list[int]:
 def open_pidfd(identity: ProcessIdentity) -> int | None:
     """Open a descriptor that is readable when the process has ended; None if it has already.
 
-    Signals sent through it reach this process or nobody.
+    Signals sent through it reach this process or none.
     """
     try:
         descriptor = os.pidfd_open(identity.pid)

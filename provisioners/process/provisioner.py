@@ -24,7 +24,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     ProvisionerError,
     Running,
@@ -104,7 +104,7 @@ class ProcessProvisioner(Provisioner):
         if parts is not None:
             parts.launcher.cgroups.release()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         """Fetch the code, install what it depends on, check that it names a program."""
         parts = self._started()
         digest = digest_of(function.docker_image)
@@ -113,7 +113,7 @@ class ProcessProvisioner(Provisioner):
         else:
             project = await parts.code.open(function.version_id, digest)
         await asyncio.to_thread(parts.launcher.check, project)
-        return Prepared()
+        return PreparedFunction()
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         """Start the worker's shim, or adopt the one that runs or has run."""

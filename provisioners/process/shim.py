@@ -8,7 +8,7 @@ in a session of its own, so that it outlives the Temporal worker. It takes over 
 - its environment, which is the program's, unchanged (the execution's token is in it, so it may
   stand neither on disk nor in the arguments);
 - SIGTERM, which it passes on to the program once; after the deadline that `terminate.json` gives
-  it kills all that is left, also when nobody waits for that any more.
+  it kills all that is left, also when no caller waits for that any more.
 
 `worker.json` is written before the program runs its first instruction, `exit.json` after the last
 process of the worker is gone. A worker.json without exit.json and without the lock therefore means
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LOCK_DESCRIPTOR = 3
 DEFAULT_GRACE_SECONDS = 10.0
 DRAIN_SECONDS = 1.0
-"""How long output is still read after the last process; a pipe end may be held by a stranger."""
+"""How long output is still read after the last process; another process may hold a pipe's end."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -104,7 +104,7 @@ class Output:
             except OSError as error:
                 # A full disk must not end the program: the rest of the output is dropped.
                 self.keeping = False
-                complain(f"output is no longer kept: {error}")
+                write_shim_log(f"output is no longer kept: {error}")
         return True
 
     def _keep(self, data: bytes) -> None:
@@ -251,7 +251,7 @@ def read_deadline() -> float:
         with open("terminate.json", "rb") as file:
             return min(float(json.load(file)["deadline"]), now + 86400)
     except (OSError, ValueError, KeyError, TypeError):
-        # Somebody else's SIGTERM, e.g. a machine that shuts down.
+        # A SIGTERM that is not ours, e.g. of a machine that shuts down.
         return now + DEFAULT_GRACE_SECONDS
 
 
@@ -322,7 +322,7 @@ def quoted(text: str) -> str:
     return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def complain(text: str) -> None:
+def write_shim_log(text: str) -> None:
     """Write to shim.log; a full disk must not end the worker."""
     try:
         os.write(2, f"{text}\n".encode("utf-8", "replace"))
@@ -495,7 +495,7 @@ def supervise(
         try:
             os.rmdir(cgroup)
         except OSError as error:
-            complain(f"{cgroup} is left: {error}")
+            write_shim_log(f"{cgroup} is left: {error}")
     # Without the interpreter's own clean-up, which takes some milliseconds.
     os._exit(0)
 

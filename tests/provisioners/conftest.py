@@ -5,7 +5,7 @@ import pytest
 
 from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
-from tests.support.provisioners.asking import provisioner_at
+from tests.support.provisioners.external_requests import provisioner_at
 from tests.support.provisioners.http_peer import HttpPeer
 from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
 from tests.support.provisioners.warm_backend import WarmBackend

@@ -9,7 +9,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     Running,
     WorkerObservation,
@@ -63,12 +63,12 @@ class ScriptedProvisioner(Provisioner):
     def from_environment(cls) -> Self:
         return cls()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         await self.may_prepare.wait()
         if self.prepare_errors:
             raise self.prepare_errors.pop(0)
         self.prepared.append(function.function_name)
-        return Prepared(details={"type": "TEST", "identifier": function.function_name})
+        return PreparedFunction(details={"type": "TEST", "identifier": function.function_name})
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         if self.provision_errors:

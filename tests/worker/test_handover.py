@@ -10,7 +10,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.heartbeat import heartbeating
 from core.ids import VersionId, preparation_workflow_id
-from provisioners.base import FunctionToPrepare, Prepared
+from provisioners.base import FunctionToPrepare, PreparedFunction
 from registry.database.engine import Registry
 from tests.support.harness import (
     STANDARD,
@@ -43,7 +43,7 @@ class SlowToPrepare(ScriptedProvisioner):
         self.asked = asyncio.Event()
         self.may_prepare.clear()
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         self.asked.set()
         return await super().prepare(function)
 

@@ -31,7 +31,7 @@ from tests.support.harness import (
     function_spec,
     running_control_plane,
 )
-from tests.support.provisioners.asking import provisioner_at
+from tests.support.provisioners.external_requests import provisioner_at
 from tests.support.provisioners.http_peer import Answer, Call, HttpPeer
 
 

@@ -118,7 +118,7 @@ class WarmParent:
                     own.sendall(data[sent:])
                 _answer(own)
             except (OSError, NoWarmStartError) as error:
-                # Its copy of the lock must be gone before somebody else is started with ours. When
+                # Its copy of the lock must be gone before another is started with ours. When
                 # it was only late, it may have started the program, and has written worker.json.
                 send(pidfd, signal.SIGKILL)
                 if not _has_ended(pidfd, within=_CLEANUP_SECONDS):
@@ -139,7 +139,7 @@ class WarmParent:
             os.close(self.their_output)
             self.their_output = -1
 
-    def last_words(self) -> str:
+    def last_output_line(self) -> str:
         """Give the last line that it has printed, if it was not read already."""
         with suppress(BlockingIOError):
             lines = os.read(self.output, 65536).decode(errors="replace").strip().splitlines()
@@ -172,7 +172,7 @@ def clear_away(folder: WorkerFolder, cgroups: list[Path]) -> None:
 
 
 @contextmanager
-def watched(parent: WarmParent) -> Iterator[None]:
+def watch_for_end(parent: WarmParent) -> Iterator[None]:
     """Set `over` when the process ends."""
 
     def ended() -> None:
@@ -211,7 +211,7 @@ async def until_ready(parent: WarmParent, *, seconds: float) -> None:
     except OSError:
         # It has ended without an answer, or it is to end.
         await parent.over.wait()
-        words = parent.last_words()
+        words = parent.last_output_line()
         parent.reason += f": {words}" if words else ""
     else:
         parent.control.settimeout(ANSWER_SECONDS)

@@ -2,7 +2,7 @@
 
 Run as `PYTHON FLAGS parent_program.py OPTIONS` by `parents`, where OPTIONS is a JSON
 object (`Options`). Descriptor 3 is one end of a pair of sockets. The Temporal worker has the other
-end, and nobody else can reach it. What goes over it:
+end, and no other process can reach it. What goes over it:
 
 1. The parent says `ready`, or why no worker can be forked.
 2. For each worker it gets a byte and a fresh socket. It forks, and has no more to do with it. So
@@ -93,7 +93,7 @@ class ChangedError(NotForkableError):
     """The code is not what it was when it was imported: another process may import it."""
 
 
-class Before:
+class StateBeforeImport:
     """What there was before the import, to be compared with what there is after it."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Parent:
         sys.path.append(options.sdk_home)
         sys.argv[:] = [options.runner]
         self.runner = importlib.import_module("control_plane.runner.warm")
-        self.before = Before()
+        self.before = StateBeforeImport()
         try:
             self.runner.load(options.function, folder=options.project)
         except BaseException as error:
@@ -203,7 +203,7 @@ class Parent:
         except BlockingIOError:
             pass
         os.close(OUTPUT_DESCRIPTOR)
-        # What hooks print that run at each fork is nobody's.
+        # What hooks print that run at each fork belongs to no worker.
         _open_at(1, os.devnull, os.O_WRONLY)
         _open_at(2, os.devnull, os.O_WRONLY)
         return output
@@ -274,7 +274,7 @@ class Parent:
             shim.supervise(worker, run=run, keep={in_use})
         except BaseException as error:
             if accepted:
-                shim.complain(str(error) or type(error).__name__)
+                shim.write_shim_log(str(error) or type(error).__name__)
             else:
                 send(connection, refusal(error))
         finally:

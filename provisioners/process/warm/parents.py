@@ -29,7 +29,7 @@ from provisioners.process.warm.handle import (
     WarmParent,
     clear_away,
     until_ready,
-    watched,
+    watch_for_end,
 )
 
 CGROUP_PREFIX = "warm-"
@@ -154,7 +154,7 @@ class WarmParents:
         ):
             return
         self._parents[key] = None
-        task = asyncio.create_task(self._look_after(key, request))
+        task = asyncio.create_task(self._keep(key, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -187,8 +187,8 @@ class WarmParents:
             parent.give_up(error)
             raise
 
-    async def _look_after(self, key: _Key, request: WorkerRequest) -> None:
-        """Be there for one parent from its start to its end."""
+    async def _keep(self, key: _Key, request: WorkerRequest) -> None:
+        """Keep one parent, from its start to its end."""
         log = _log.bind(
             project_name=request.project_name,
             version_id=request.version_id,
@@ -201,7 +201,7 @@ class WarmParents:
             if self._closing:
                 return
             self._spawn(key, request, parent)
-            with watched(parent):
+            with watch_for_end(parent):
                 await until_ready(parent, seconds=self._limits.import_seconds)
                 if parent.ready:
                     log.info("warm_parent_ready", seconds=round(parent.used - parent.began, 3))
@@ -295,7 +295,7 @@ class WarmParents:
         ]
 
     def _delete(self, folder: WorkerFolder) -> bool:
-        """Delete a folder that nobody has locked; False if a worker has."""
+        """Delete a folder that is not locked; False if a worker has locked it."""
         try:
             lock = folder.try_lock()
         except FileNotFoundError:

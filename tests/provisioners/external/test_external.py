@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from core.settings import SettingsError, load
 from provisioners.base import (
     Exited,
-    Prepared,
+    PreparedFunction,
     Running,
     Unknown,
     WorkerRequest,
@@ -18,7 +18,7 @@ from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
 from provisioners.external.settings import ExternalProvisionerSettings
 from tests.support.harness import eventually_true
-from tests.support.provisioners.asking import (
+from tests.support.provisioners.external_requests import (
     ASK,
     DETAILS,
     EXECUTION,
@@ -47,7 +47,7 @@ async def test_ext_1_prepare(peer: HttpPeer, external: ExternalProvisioner, stat
 
     prepared = [await external.prepare(FUNCTION) for _ in range(2)]
 
-    assert prepared == [Prepared(details=PREPARED)] * 2
+    assert prepared == [PreparedFunction(details=PREPARED)] * 2
     first, second = peer.calls
     assert (first.method, first.path) == ("POST", "/prepare")
     assert first.headers["authorization"] == f"Bearer {KEY}"

@@ -20,8 +20,8 @@ from provisioners.conformance import (
     new_execution_id,
 )
 from provisioners.external.provisioner import ExternalProvisioner
-from tests.support.provisioners.asking import provisioner_at
 from tests.support.provisioners.example_server import EXAMPLE, KEY, ExampleServer
+from tests.support.provisioners.external_requests import provisioner_at
 from tests.support.provisioners.process_backend import BEHAVIOURS, PYTHON
 from tests.support.stack.processes import wait_for
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
-from tests.support.provisioners.asking import WORKER, provisioner_at
+from tests.support.provisioners.external_requests import WORKER, provisioner_at
 from tests.support.provisioners.http_peer import Answer, Call, HttpPeer
 
 

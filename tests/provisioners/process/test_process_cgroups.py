@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioners.process.cgroups import Parent, candidates
+from provisioners.process.cgroups import ParentCgroup, candidates
 
 
 def unified(root: Path, *, cgroup: str, controllers: str) -> str:
@@ -24,7 +24,7 @@ def test_version_2(tmp_path: Path) -> None:
     found = list(candidates(mountinfo, "0::/system.slice/us\n", "stack"))
 
     own = tmp_path / "system.slice" / "us"
-    assert found == [Parent(own / "stack", 2, ("memory", "cpu", "pids"))]
+    assert found == [ParentCgroup(own / "stack", 2, ("memory", "cpu", "pids"))]
     assert (own / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
 
 
@@ -34,7 +34,7 @@ def test_version_2_beside_us_if_our_own_offers_nothing(tmp_path: Path) -> None:
 
     found = list(candidates(mountinfo, "0::/user/app/us\n", "stack"))
 
-    assert found == [Parent(tmp_path / "user" / "app" / "stack", 2, ("memory", "cpu"))]
+    assert found == [ParentCgroup(tmp_path / "user" / "app" / "stack", 2, ("memory", "cpu"))]
 
 
 @pytest.mark.parametrize("controllers", ["", "memory pids", "cpu io"])
@@ -54,6 +54,6 @@ def test_version_1_in_a_container_that_sees_its_part_of_the_tree() -> None:
     own = "4:memory:/docker/abc/us\n3:cpu,cpuacct:/docker/abc\n2:freezer:/\n"
 
     assert list(candidates(mountinfo, own, "stack")) == [
-        Parent(Path("/sys/fs/cgroup/cpu,cpuacct/stack"), 1, ("cpu",)),
-        Parent(Path("/sys/fs/cgroup/memory/us/stack"), 1, ("memory",)),
+        ParentCgroup(Path("/sys/fs/cgroup/cpu,cpuacct/stack"), 1, ("cpu",)),
+        ParentCgroup(Path("/sys/fs/cgroup/memory/us/stack"), 1, ("memory",)),
     ]

@@ -1,4 +1,4 @@
-"""A provisioner as somebody else may write it, and what its tests need.
+"""A provisioner as a third party may write it, and what its tests need.
 
 The tests copy this file into a project of its own (`test_third_party.py`): it imports nothing but
 what docs/provisioners.md names. Its compute is this process: workers are tasks.
@@ -15,7 +15,7 @@ from provisioners.base import (
     Exited,
     FunctionToPrepare,
     LogPage,
-    Prepared,
+    PreparedFunction,
     Provisioner,
     ResourceSpec,
     Running,
@@ -95,10 +95,10 @@ class MyKindProvisioner(Provisioner):
     async def start(self, deployment: str, bundles: BundleSource) -> None:
         pass
 
-    async def prepare(self, function: FunctionToPrepare) -> Prepared:
+    async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:
         if function.docker_image not in IMAGES:
             raise UnrecoverableProvisioningError(f"{function.docker_image} does not exist")
-        return Prepared()
+        return PreparedFunction()
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
         await asyncio.sleep(0)  # the way to the compute, where a call may be cancelled

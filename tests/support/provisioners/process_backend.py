@@ -15,7 +15,7 @@ from provisioners.base import (
 from provisioners.code.sdk import base_python
 from provisioners.conformance import Backend, Behaviour, NoBundles, new_execution_id, wait_for_end
 from provisioners.process.config import ProcessProvisionerConfig
-from provisioners.process.folder import Started, WorkerFolder
+from provisioners.process.folder import StartRecord, WorkerFolder
 from provisioners.process.identity import with_environment
 from provisioners.process.provisioner import ProcessProvisioner
 
@@ -165,7 +165,7 @@ class ProcessBackend(Backend):
         assert left == []
 
 
-def started(backend: ProcessBackend, request: WorkerRequest) -> Started:
+def started(backend: ProcessBackend, request: WorkerRequest) -> StartRecord:
     found = WorkerFolder(backend.worker_folder(request.execution_id)).started()
     assert found is not None
     return found

@@ -8,7 +8,7 @@ from core.ids import ExecutionId
 from core.settings import RegistrySettings
 from provisioners.conformance import NoBundles
 from provisioners.process.config import ProcessProvisionerConfig
-from provisioners.process.folder import Started, WorkerFolder
+from provisioners.process.folder import StartRecord, WorkerFolder
 from provisioners.process.provisioner import ProcessProvisioner
 from standalone.servers.ports import free_port
 from tests.support.servers import Addresses, environment_of
@@ -76,7 +76,7 @@ class Stack:
         self._programs.append(program)
         return program
 
-    def started(self, execution_id: str) -> Started:
+    def started(self, execution_id: str) -> StartRecord:
         """Give the processes of a worker that runs."""
         started = self.worker_folder(execution_id).started()
         assert started is not None

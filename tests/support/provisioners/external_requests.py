@@ -1,4 +1,4 @@
-"""What an external provisioner is asked in tests, and how its errors are looked at."""
+"""The requests that tests make of an external provisioner, and what its errors must be like."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
