@@ -41,6 +41,9 @@ NOT_HERE: Final = {
     "docs/run.md": "an old name, in the changelog",
     "ask.py": "a file of the reader's, in the tutorial",
     "FILE.py": "stands for a file of the reader's",
+    "provisioners/docker/": "where a Docker provisioner would go",
+    "provisioners/mykind/": "where a reader's provisioner goes",
+    "tests/provisioners/docker/": "where the tests of a Docker provisioner would go",
     "NNNN_why_an_invocation_waits.py": "an example of a migration's name",
 }
 NO_MODULES: Final = {
