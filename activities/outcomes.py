@@ -10,7 +10,7 @@ from core.ids import ExecutionId
 from provisioners.base import Provisioner
 from registry.changes import Changes
 from registry.database.engine import Registry
-from registry.queries.outcomes import awaits_outcome
+from registry.queries.workers import awaits_outcome
 
 logger = structlog.get_logger(__name__)
 

@@ -39,7 +39,7 @@ from registry.changes import Changes
 from registry.database.engine import Registry
 from registry.database.tables import Function
 from registry.queries import workers
-from registry.queries.log_writer import LogTail, append_lines, read_tail
+from registry.queries.logs import LogTail, append_lines, read_tail
 from registry.queries.paths import FunctionContext
 from registry.queries.workers import ExecutionContext
 from registry.transitions import preparation

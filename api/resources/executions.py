@@ -34,6 +34,7 @@ from core.errors import (
 )
 from registry.queries import executions
 from registry.queries.logs import find_log_place, read_log
+from registry.transitions import reports
 
 router = APIRouter(
     prefix=(
@@ -71,7 +72,7 @@ _NOT_RUNNING = (
 async def start_execution(path: ExecutionPathDep, context: ContextDep) -> ExecutionInfo:
     """A worker says that it has started."""
     async with context.registry.autocommit() as session:
-        started = await executions.start_execution(session, path)
+        started = await reports.start_execution(session, path)
         return execution_info(started, context.links)
 
 
@@ -81,9 +82,7 @@ async def update_execution(
 ) -> ExecutionInfo:
     """A worker replaces the output while it runs."""
     async with context.registry.autocommit() as session:
-        updated = await executions.update_execution(
-            session, path, latest_output=result.latest_output
-        )
+        updated = await reports.update_execution(session, path, latest_output=result.latest_output)
         return execution_info(updated, context.links)
 
 
@@ -93,7 +92,7 @@ async def report_progress(
 ) -> ExecutionInfo:
     """A worker says how far it is, in an object of its own making."""
     async with context.registry.autocommit() as session:
-        reported = await executions.report_progress(session, path, progress=report.progress)
+        reported = await reports.report_progress(session, path, progress=report.progress)
         return execution_info(reported, context.links)
 
 
@@ -103,7 +102,7 @@ async def finish_execution(
 ) -> ExecutionInfo:
     """A worker reports its outcome. FAILED needs an error message; the others must have none."""
     async with context.registry.autocommit() as session:
-        finished = await executions.finish_execution(
+        finished = await reports.finish_execution(
             session,
             path,
             outcome=result.outcome,

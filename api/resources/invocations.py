@@ -45,7 +45,7 @@ from core.errors import (
 from core.ids import VersionId
 from core.states import InvocationStatus
 from registry.queries import invocation_pages, invocations
-from registry.queries.starts import start_of
+from registry.queries.invocations import start_of
 from registry.transitions.cancellation import request_cancellation
 
 router = APIRouter(

@@ -21,6 +21,7 @@ from core.errors import (
     ProjectDoesNotExistError,
 )
 from core.ids import InvocationId, VersionId, creation_time_of, new_invocation_id
+from core.messages import InvocationStart
 from core.states import InvocationStatus, Phase, QueueReason
 from registry.database.tables import (
     Execution,
@@ -73,6 +74,21 @@ class InvocationDetails:
     """Oldest first."""
     queue_position: int | None
     """1 for the next one to get a slot, MAX_QUEUE_POSITION at most; None if it waits for none."""
+
+
+def start_of(context: FunctionContext, invocation: Invocation) -> InvocationStart:
+    """Give the facts that start an invocation's workflow, the first time or again."""
+    return InvocationStart(
+        invocation_id=InvocationId(invocation.id),
+        project_name=context.project.name,
+        version_id=VersionId(context.version.id),
+        function_name=context.function.name,
+        pool=context.pool,
+        created_at=invocation.created_at,
+        timeout_seconds=context.function.timeout_seconds,
+        max_retries=context.function.max_retries,
+        pauses=context.retry_pauses,
+    )
 
 
 async def create_invocation(

@@ -24,6 +24,7 @@ from core.errors import (
     VersionDoesNotExistError,
 )
 from core.ids import ExecutionId, InvocationId, VersionId
+from core.retries import RetryPauses
 from registry.database.tables import Execution, Function, Invocation, Project, Version
 
 AnySelect: TypeAlias = Select[*tuple[Any, ...]]
@@ -80,6 +81,12 @@ class FunctionContext:
     def pool(self) -> str:
         """Where the function's executions run; in SQL `pool_of_function`."""
         return self.function.pool or self.version.default_pool
+
+    @property
+    def retry_pauses(self) -> RetryPauses:
+        """The pauses between the attempts of an invocation of the function."""
+        spec = self.function.retry_spec
+        return RetryPauses() if spec is None else RetryPauses(**spec)
 
 
 @dataclass(frozen=True)

@@ -161,3 +161,15 @@ async def record_worker_exit(
     await session.execute(
         _RECORD_EXIT, {"execution_id": execution_id, "worker_exit": {"exit": dict(worker_exit)}}
     )
+
+
+async def awaits_outcome(session: AsyncSession, execution_id: ExecutionId) -> bool:
+    """Say whether an execution can still get its outcome: it has none, and is open."""
+    found = await session.scalar(
+        select(Execution.id).where(
+            Execution.id == execution_id,
+            Execution.outcome.is_(None),
+            Execution.worker_status != WorkerStatus.TERMINATED,
+        )
+    )
+    return found is not None

@@ -14,7 +14,6 @@ from core.states import Cause, InterruptReason, Outcome, Phase, PreparationStatu
 from registry import explanations
 from registry.database.tables import Execution, Invocation
 from registry.queries.paths import FunctionContext
-from registry.queries.starts import pauses_of
 
 _PHASE_OF_INTERRUPT: Final = {
     InterruptReason.CANCELLED: Phase.CANCELLED,
@@ -100,7 +99,7 @@ def next_after(
         return End(phase=Phase.CANCELLED, detail=explanations.aborted(ended))
     if execution.attempt >= attempts:
         return End(phase=Phase.FAILED, detail=ended)
-    pause = timedelta(seconds=pauses_of(context.function).after(execution.attempt))
+    pause = timedelta(seconds=context.retry_pauses.after(execution.attempt))
     return Retry(detail=explanations.next_attempt(ended, at=utc_now() + pause))
 
 

@@ -38,7 +38,6 @@ from registry.database.tables import (
     table_of,
 )
 from registry.queries.paths import FunctionContext
-from registry.queries.starts import pauses_of
 from registry.transitions.decisions import (
     CAUSE_OF_INTERRUPT,
     End,
@@ -348,7 +347,7 @@ async def close_execution(session: AsyncSession, request: CloseRequest) -> Decis
             *await offer_slots(session, context.function, offered_by=request.execution_id),
             *(_deletion_of(context) if final else ()),
         ],
-        pause_seconds=None if final else pauses_of(context.function).after(execution.attempt),
+        pause_seconds=None if final else context.retry_pauses.after(execution.attempt),
     )
 
 

@@ -27,8 +27,8 @@ from registry.database.tables import (
     pool_of_function,
 )
 from registry.explanations import ENDED_BY_HAND
+from registry.queries.invocations import start_of
 from registry.queries.paths import FunctionContext
-from registry.queries.starts import start_of
 from registry.transitions.cancellation import request_cancellation
 from registry.transitions.slots import free_slots
 

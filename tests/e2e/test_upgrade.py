@@ -33,7 +33,7 @@ def upgrade():
     op.add_column({table!r}, sa.Column("mood", sa.Text, nullable=False, server_default="good"))
 """
 AN_INDEX = """
-from registry.database.concurrent_index import create_index_concurrently
+from registry.database.migrate import create_index_concurrently
 revision, down_revision = "next", {before!r}
 def upgrade():
     create_index_concurrently("ix_invocations_mood", "invocations (mood)")

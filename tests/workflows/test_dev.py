@@ -14,8 +14,8 @@ from core.settings import RegistrySettings
 from core.states import Outcome
 from provisioners.dev import DevProvisioner
 from registry.database.engine import Registry
-from registry.queries.executions import finish_execution
 from registry.queries.paths import ExecutionPath
+from registry.transitions.reports import finish_execution
 from tests.support.harness import (
     RETRYABLE,
     STANDARD,

@@ -6,7 +6,7 @@ Follows: 0005
 
 from alembic import op
 
-from registry.database.concurrent_index import create_index_concurrently
+from registry.database.migrate import create_index_concurrently
 
 revision = "0006"
 down_revision = "0005"

@@ -8,7 +8,7 @@ from core.clock import utc_now
 from core.states import WorkerStatus
 from registry.database.engine import Registry
 from registry.database.tables import LogChunk
-from registry.queries.log_writer import LogTail, append_lines, read_tail
+from registry.queries.logs import LogTail, append_lines, read_tail
 from tests.support.api import Api, assert_error, execution_id_of, id_of
 from tests.support.harness import Json
 

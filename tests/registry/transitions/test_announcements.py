@@ -14,11 +14,6 @@ from core.states import InterruptReason, InvocationStatus, Outcome
 from registry.changes import Changes, announce
 from registry.database.engine import Registry
 from registry.database.tables import Invocation
-from registry.queries.executions import (
-    finish_execution,
-    start_execution,
-    update_execution,
-)
 from registry.queries.invocations import InvocationDetails, create_invocation
 from registry.queries.paths import ExecutionPath
 from registry.queries.projects import create_project
@@ -27,6 +22,7 @@ from registry.transitions.cancellation import request_cancellation
 from registry.transitions.deletion import cancel_some
 from registry.transitions.executions import close_execution, end_waiting, open_execution
 from registry.transitions.preparation import record_prepared
+from registry.transitions.reports import finish_execution, start_execution, update_execution
 from tests.registry.queries.test_queries import statements_of
 from tests.support.harness import heard
 
