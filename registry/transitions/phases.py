@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Update, update
+from sqlalchemy import ColumnElement, Update, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from core.states import Phase, QueueReason
 from registry.database.tables import Invocation, table_of
 
-Value = ColumnElement[Any] | BindParameter[Any]
+Value = ColumnElement[Any] | InstrumentedAttribute[Any]
 """A part of a statement in place of a plain value, for statements that are built once."""
 
 
