@@ -12,7 +12,7 @@ from core.errors import ProjectDoesNotExistError
 from core.ids import InvocationId
 from registry.database.tables import Invocation
 
-_COLUMNS = inspect(Invocation).column_attrs
+_COLUMNS = inspect(Invocation).column_attrs.keys()
 
 
 class IdempotencyKeyIsUsedError(Exception):
@@ -33,9 +33,11 @@ async def insert_once(session: AsyncSession, invocation: Invocation) -> bool:
     Returns:
         Whether it was inserted. The object stays outside the session.
     """
+    # What it does not set, the database does: None would be no default.
+    values = inspect(invocation).dict
     inserted = await session.scalar(
         insert(Invocation)
-        .values({column.key: getattr(invocation, column.key) for column in _COLUMNS})
+        .values({column: values[column] for column in _COLUMNS if column in values})
         .on_conflict_do_nothing(
             index_elements=[Invocation.function_id, Invocation.idempotency_key],
             index_where=Invocation.idempotency_key.is_not(None),
