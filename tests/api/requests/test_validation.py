@@ -328,3 +328,14 @@ async def test_pauses_between_attempts_have_limits(
     )
     assert problem["loc"][-1] == place
     assert problem["msg"] == f"Value error, {message}"
+
+
+@pytest.mark.parametrize("pool", ["", "Upper", "-first", "a b", "p" * 64, "ä"])
+async def test_a_pool_must_have_a_name_that_a_queue_can_have(
+    api: Api, versions: str, pool: str
+) -> None:
+    definition = {"default_docker_image": "i", "functions": [{**STANDARD, "pool": pool}]}
+    (problem,) = await _problems(api, versions, json=definition)
+    assert problem["loc"] == ["body", "functions", 0, "pool"]
+    assert problem["msg"].startswith("Value error, pool must be 1 to 63 lower-case letters")
+    assert (await api.ok("GET", versions))["versions"] == []

@@ -63,6 +63,7 @@ async def test_fun_1_a_new_function_has_all_fields_as_given_and_is_pending(api: 
             "resource_spec": spec["resource_spec"],
             "execution_spec": spec["execution_spec"],
             "retry_spec": None,
+            "pool": "dev",
             "function_status": "PENDING",
             "prepared_function_details": None,
             "preparation": {"status": "PENDING", "error": None},
