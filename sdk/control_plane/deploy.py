@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,9 +18,9 @@ Stage = Literal["find", "bundle", "upload", "register", "prepare"]
 Report = Callable[[Stage, str], None]
 """Gets what is being done; each call replaces what was said of the stage before."""
 
-_UPLOAD_BYTES: Final = 3_500_000
+UPLOAD_BYTES: Final = 3_500_000
 """Of pieces in one request, which may have 4 MiB."""
-_PIECE_HEAD_BYTES: Final = 80
+PIECE_HEAD_BYTES: Final = 80
 """At most, before each piece of a request."""
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
@@ -115,7 +115,8 @@ def deploy(
     report("register", "")
     definition = {"default_docker_image": image, "functions": found.functions}
     # If the first answer was lost there are two versions, and nobody calls the first one.
-    version = client.run(requests.create_version(project, definition, repeatable=True))
+    registration = replace(requests.create_version(project, definition), repeatable=True)
+    version = client.run(registration)
     report("register", version.version_id)
     version = _wait(client, version, seconds=wait_seconds, report=report)
     return Deployment(
@@ -169,11 +170,11 @@ def _batches(pieces: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
     batch: list[tuple[str, bytes]] = []
     size = 0
     for piece, content in pieces:
-        if batch and size + len(content) > _UPLOAD_BYTES:
+        if batch and size + len(content) > UPLOAD_BYTES:
             yield batch
             batch, size = [], 0
         batch.append((piece, content))
-        size += len(content) + _PIECE_HEAD_BYTES
+        size += len(content) + PIECE_HEAD_BYTES
     if batch:
         yield batch
 

@@ -1,13 +1,14 @@
 """The handle on one call of a function."""
 
-import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic, TypeVar
 
 from control_plane._call.arguments import decode_output
 from control_plane._call.connection import Connection
+from control_plane._http.client import BaseClient
+from control_plane._http.exchange import Stream
+from control_plane._http.follower import Event, Follower, Line, Output
 from control_plane.errors import (
     ConflictError,
     ControlPlaneError,
@@ -19,8 +20,6 @@ from control_plane.models import Execution, InvocationInfo, InvocationPath
 
 R_co = TypeVar("R_co", covariant=True)
 
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 1.0
 # Where the runner's text of an error goes over to what Python shows of it. The last form is that of
 # a mistake in the syntax, and the text before may have empty lines, too.
 _TRACEBACK = re.compile(
@@ -122,31 +121,21 @@ class Invocation(Generic[R_co]):
 
         With `follow`, also the lines to come, until it has ended.
         """
-        read = 0
-        while True:
-            info = self.status()
-            for execution in info.executions[read:]:
-                yield from self._connection.client.iterate_logs(
-                    self.path, execution.execution_id, follow=follow
-                )
-                read += 1
-            if not follow or info.has_ended:
-                return
-            self._connection.client.get_invocation(self.path, wait=_LONGEST_PAUSE_SECONDS)
+        client = self._connection.client
+        for event in client.iterate(self._output(client, follow=follow)):
+            if isinstance(event, Line):
+                yield event.text
+            else:
+                self._seen(event)
 
     async def logs_async(self, *, follow: bool = False) -> AsyncIterator[str]:
         """See `logs`."""
-        client, read = self._connection.async_client, 0
-        while True:
-            info = await self.status_async()
-            for execution in info.executions[read:]:
-                lines = client.iterate_logs(self.path, execution.execution_id, follow=follow)
-                async for line in lines:
-                    yield line
-                read += 1
-            if not follow or info.has_ended:
-                return
-            await client.get_invocation(self.path, wait=_LONGEST_PAUSE_SECONDS)
+        client = self._connection.async_client
+        async for event in client.iterate(self._output(client, follow=follow)):
+            if isinstance(event, Line):
+                yield event.text
+            else:
+                self._seen(event)
 
     def watch(self) -> Iterator[InvocationInfo]:
         """Give its state now and after each change that is seen, the last time at its end.
@@ -154,55 +143,42 @@ class Invocation(Generic[R_co]):
         It is looked at ten times a second at first, and once a second where little changes. States
         that follow each other faster are skipped; the last one never is.
         """
-        watcher = _Watcher()
-        while True:
-            info = self._seen(self._connection.client.get_invocation(self.path, wait=watcher.pause))
-            if watcher.is_news(info):
-                yield info
-            if info.has_ended:
-                return
-            time.sleep(watcher.rest())
+        client = self._connection.client
+        for event in client.iterate(Follower(client.exchange, self.path).events()):
+            if isinstance(event, InvocationInfo):
+                yield self._seen(event)
 
     async def watch_async(self) -> AsyncIterator[InvocationInfo]:
         """See `watch`."""
-        client, watcher = self._connection.async_client, _Watcher()
-        while True:
-            info = self._seen(await client.get_invocation(self.path, wait=watcher.pause))
-            if watcher.is_news(info):
-                yield info
-            if info.has_ended:
-                return
-            await asyncio.sleep(watcher.rest())
+        client = self._connection.async_client
+        async for event in client.iterate(Follower(client.exchange, self.path).events()):
+            if isinstance(event, InvocationInfo):
+                yield self._seen(event)
 
     def stream(self) -> Iterator[R_co]:
         """Give the values that a generator function yields, as they come, until it has ended.
 
         Of values that come faster than they are seen (see `watch`), the newest is given; the last
-        one always is. An attempt that follows a failed one begins anew, and so do its values. For
+        one always is. An attempt that follows a failed one begins again, and so do its values. For
         a function that returns its value, that is the one value.
 
         Raises:
             As `result`, after the values.
         """
-        last: tuple[str, str] | None = None
+        values = _Values()
         for info in self.watch():
-            output = _newest_output(info)
-            if output is not None and output != last:
-                last = output
-                yield decode_output(output[1])
-            if info.has_ended:
-                result_of(info)
+            yield from values.new_in(info)
 
     async def stream_async(self) -> AsyncIterator[R_co]:
         """See `stream`."""
-        last: tuple[str, str] | None = None
+        values = _Values()
         async for info in self.watch_async():
-            output = _newest_output(info)
-            if output is not None and output != last:
-                last = output
-                yield decode_output(output[1])
-            if info.has_ended:
-                result_of(info)
+            for value in values.new_in(info):
+                yield value
+
+    def _output(self, client: BaseClient, *, follow: bool) -> Stream[Event]:
+        follower = Follower(client.exchange, self.path, output=Output(), known=self._ended)
+        return follower.events(to_end=follow)
 
     def _seen(self, info: InvocationInfo) -> InvocationInfo:
         self._temporal_url = info.temporal_url
@@ -211,28 +187,26 @@ class Invocation(Generic[R_co]):
         return info
 
 
-class _Watcher:
-    """Decides what is new, and how often to look."""
+class _Values:
+    """The values that a generator function has yielded, as far as they were seen."""
 
     def __init__(self) -> None:
-        self.pause = 0.0
-        """Seconds that the next look may wait for the end."""
-        self._seen: object = None
-        self._looked_at = time.monotonic()
+        self._last: tuple[str, str] | None = None
 
-    def is_news(self, info: InvocationInfo) -> bool:
-        """Tell whether this is another state than the one before."""
-        is_news = info.raw != self._seen
-        self._seen = info.raw
-        longer = max(_FIRST_PAUSE_SECONDS, self.pause * 1.5)
-        self.pause = _FIRST_PAUSE_SECONDS if is_news else min(longer, _LONGEST_PAUSE_SECONDS)
-        return is_news
+    def new_in(self, info: InvocationInfo) -> Iterator[Any]:
+        """Give the value that this state shows for the first time.
 
-    def rest(self) -> float:
-        """Give the seconds to sleep where a server did not wait as it was asked to."""
-        now = time.monotonic()
-        passed, self._looked_at = now - self._looked_at, now
-        return max(0.0, _FIRST_PAUSE_SECONDS / 2 - passed)
+        Raises:
+            InvocationError: it has ended without a result.
+        """
+        execution = info.executions[-1] if info.executions else None
+        if execution is not None and execution.output is not None:
+            newest = (execution.execution_id, execution.output)
+            if newest != self._last:
+                self._last = newest
+                yield decode_output(execution.output)
+        if info.has_ended:
+            result_of(info)
 
 
 def result_of(info: InvocationInfo) -> Any:  # noqa: ANN401 - whatever the function gave
@@ -272,9 +246,3 @@ def _error_of(last: Execution | None, info: InvocationInfo) -> tuple[str, str]:
 
 def _detail(info: InvocationInfo) -> str:
     return f": {info.phase_detail}" if info.phase_detail else ""
-
-
-def _newest_output(info: InvocationInfo) -> tuple[str, str] | None:
-    if not info.executions or info.executions[-1].output is None:
-        return None
-    return info.executions[-1].execution_id, info.executions[-1].output

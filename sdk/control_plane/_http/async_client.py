@@ -1,29 +1,34 @@
 """`AsyncClient`: the HTTP API as methods to be awaited; see `control_plane._http.client`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from control_plane._http import requests
 from control_plane._http.client import PATIENCE_SECONDS, TIMEOUT_SECONDS, BaseClient
-from control_plane._http.exchange import Reply, Send, Steps
-from control_plane._http.pages import InvocationPages, LogPages
-from control_plane._http.requests import Call
+from control_plane._http.exchange import Give, Reply, Send, Step, Steps, Stream
+from control_plane._http.follower import Line
+from control_plane._http.pages import all_invocations
+from control_plane._http.requests import Request
 from control_plane._http.transports import make_async_transport
-from control_plane.models import (
-    ChildPage,
-    InvocationInfo,
-    InvocationPage,
-    InvocationPath,
-    InvocationSummary,
-    Json,
-    LogPage,
-    Project,
-    Version,
-    VersionSummary,
-)
+from control_plane.models import InvocationInfo, InvocationPath, InvocationSummary
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _sends(
+    make: Callable[P, Request[T]],
+) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
+    """Make the method that sends a request and gives what its answer is read as."""
+
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(make(*args, **kwargs))
+
+    method.__name__ = make.__name__
+    method.__qualname__ = f"AsyncClient.{make.__name__}"
+    method.__doc__ = f"See `Client.{make.__name__}`."
+    return method
 
 
 class AsyncClient(BaseClient):
@@ -54,9 +59,9 @@ class AsyncClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def run(self, call: Call[T]) -> T:
+    async def run(self, request: Request[T]) -> T:
         """Send a request that has no method here."""
-        return await self.perform(self.exchange(call))
+        return await self.perform(self.exchange(request))
 
     async def perform(self, steps: Steps[T]) -> T:
         """See `Client.perform`."""
@@ -67,81 +72,43 @@ class AsyncClient(BaseClient):
             except StopIteration as end:
                 result: T = end.value
                 return result
-            if isinstance(step, Send):
-                reply = await self._transport.send(step.call)
-            else:
+            reply = await self._do(step)
+
+    async def iterate(self, stream: Stream[T]) -> AsyncIterator[T]:
+        """See `Client.iterate`."""
+        reply: Reply = None
+        while True:
+            try:
+                step = stream.send(reply)
+            except StopIteration:
+                return
+            if isinstance(step, Give):
                 reply = None
-                await asyncio.sleep(step.seconds)
+                yield step.value
+            else:
+                reply = await self._do(step)
 
-    async def health(self) -> Json:
-        """See `Client.health`."""
-        return await self.run(requests.get_health())
+    async def _do(self, step: Step) -> Reply:
+        if isinstance(step, Send):
+            return await self._transport.send(step.request)
+        await asyncio.sleep(step.seconds)
+        return None
 
-    async def list_projects(self) -> tuple[Project, ...]:
-        """See `Client.list_projects`."""
-        return await self.run(requests.list_projects())
-
-    async def get_project(self, name: str) -> Project:
-        """See `Client.get_project`."""
-        return await self.run(requests.get_project(name))
-
-    async def create_project(self, name: str) -> Project:
-        """See `Client.create_project`."""
-        return await self.run(requests.create_project(name))
-
-    async def delete_project(self, name: str) -> Project:
-        """See `Client.delete_project`."""
-        return await self.run(requests.delete_project(name))
-
-    async def list_versions(self, project: str) -> tuple[VersionSummary, ...]:
-        """See `Client.list_versions`."""
-        return await self.run(requests.list_versions(project))
-
-    async def get_version(self, project: str, version: str = "latest") -> Version:
-        """See `Client.get_version`."""
-        return await self.run(requests.get_version(project, version))
-
-    async def create_version(self, project: str, definition: Mapping[str, Any]) -> Version:
-        """See `Client.create_version`."""
-        return await self.run(requests.create_version(project, definition))
-
-    async def create_invocation(
-        self,
-        project: str,
-        function: str,
-        *,
-        input_text: str,
-        version: str = "latest",
-        parent: tuple[str, str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> InvocationInfo:
-        """See `Client.create_invocation`."""
-        return await self.run(
-            requests.create_invocation(
-                project,
-                function,
-                version=version,
-                input_text=input_text,
-                parent=parent,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    async def get_invocation(self, path: InvocationPath, *, wait: float = 0.0) -> InvocationInfo:
-        """See `Client.get_invocation`."""
-        return await self.run(requests.get_invocation(path, wait=wait))
-
-    async def find_invocation(self, invocation_id: str, *, wait: float = 0.0) -> InvocationInfo:
-        """See `Client.find_invocation`."""
-        return await self.run(requests.find_invocation(invocation_id, wait=wait))
-
-    async def list_children(
-        self, invocation_id: str, *, offset: str | None = None, max_results: int | None = None
-    ) -> ChildPage:
-        """See `Client.list_children`."""
-        return await self.run(
-            requests.list_children(invocation_id, offset=offset, max_results=max_results)
-        )
+    health = _sends(requests.health)
+    list_projects = _sends(requests.list_projects)
+    get_project = _sends(requests.get_project)
+    create_project = _sends(requests.create_project)
+    delete_project = _sends(requests.delete_project)
+    list_versions = _sends(requests.list_versions)
+    get_version = _sends(requests.get_version)
+    create_version = _sends(requests.create_version)
+    create_invocation = _sends(requests.create_invocation)
+    get_invocation = _sends(requests.get_invocation)
+    find_invocation = _sends(requests.find_invocation)
+    list_children = _sends(requests.list_children)
+    cancel_invocation = _sends(requests.cancel_invocation)
+    list_invocations = _sends(requests.list_invocations)
+    get_logs = _sends(requests.get_logs)
 
     async def wait_for_invocation(
         self, path: InvocationPath, timeout: float | None = None
@@ -149,35 +116,7 @@ class AsyncClient(BaseClient):
         """See `Client.wait_for_invocation`."""
         return await self.perform(self.waiting_for_end(path, timeout))
 
-    async def cancel_invocation(self, path: InvocationPath) -> InvocationInfo:
-        """See `Client.cancel_invocation`."""
-        return await self.run(requests.cancel_invocation(path))
-
-    async def list_invocations(
-        self,
-        project: str,
-        function: str,
-        *,
-        version: str = "latest",
-        status: str | None = None,
-        parent: tuple[str, str] | None = None,
-        offset: str | None = None,
-        max_results: int | None = None,
-    ) -> InvocationPage:
-        """See `Client.list_invocations`."""
-        return await self.run(
-            requests.list_invocations(
-                project,
-                function,
-                version=version,
-                status=status,
-                parent=parent,
-                offset=offset,
-                max_results=max_results,
-            )
-        )
-
-    async def iterate_invocations(
+    def iterate_invocations(
         self,
         project: str,
         function: str,
@@ -187,27 +126,9 @@ class AsyncClient(BaseClient):
         parent: tuple[str, str] | None = None,
     ) -> AsyncIterator[InvocationSummary]:
         """See `Client.iterate_invocations`."""
-        pages = InvocationPages(
-            self.exchange, project, function, version=version, status=status, parent=parent
-        )
-        while (found := await self.perform(pages.next())) is not None:
-            for each in found:
-                yield each
-
-    async def get_logs(
-        self,
-        path: InvocationPath,
-        execution_id: str,
-        *,
-        offset: str | None = None,
-        max_lines: int | None = None,
-        since: float | None = None,
-        tail: int | None = None,
-    ) -> LogPage:
-        """See `Client.get_logs`."""
-        return await self.run(
-            requests.get_logs(
-                path, execution_id, offset=offset, max_lines=max_lines, since=since, tail=tail
+        return self.iterate(
+            all_invocations(
+                self.exchange, project, function, version=version, status=status, parent=parent
             )
         )
 
@@ -215,7 +136,6 @@ class AsyncClient(BaseClient):
         self, path: InvocationPath, execution_id: str, *, follow: bool = False
     ) -> AsyncIterator[str]:
         """See `Client.iterate_logs`."""
-        pages = LogPages(self.exchange, path, execution_id, follow=follow)
-        while (lines := await self.perform(pages.next())) is not None:
-            for line in lines:
-                yield line
+        async for event in self.iterate(self.output_of(path, execution_id, follow=follow)):
+            if isinstance(event, Line):
+                yield event.text

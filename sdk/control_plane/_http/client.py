@@ -12,10 +12,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 from control_plane._http import requests
-from control_plane._http.exchange import Patience, Reply, Send, Steps, exchange, wait_for_end
-from control_plane._http.pages import InvocationPages, LogPages
+from control_plane._http.exchange import (
+    Give,
+    Reply,
+    RetryLimit,
+    Send,
+    Step,
+    Steps,
+    Stream,
+    exchange,
+)
+from control_plane._http.follower import Event, Follower, Output, texts, wait_for_end
+from control_plane._http.pages import all_invocations
 from control_plane._http.profiles import Profile, find_server
-from control_plane._http.requests import Call
+from control_plane._http.requests import Request
 from control_plane._http.transports import make_transport
 from control_plane.models import (
     ChildPage,
@@ -49,7 +59,7 @@ class BaseClient:
     ) -> None:
         self.server: Profile = find_server(url, key, profile=profile)
         """Address and key."""
-        self._patience = Patience(patience)
+        self._retry_limit = RetryLimit(patience)
 
     @property
     def url(self) -> str:
@@ -59,13 +69,18 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def exchange(self, call: Call[T]) -> Steps[T]:
+    def exchange(self, request: Request[T]) -> Steps[T]:
         """Give the steps of one request, as a part of more."""
-        return exchange(call, server=self.url, patience=self._patience)
+        return exchange(request, server=self.url, limit=self._retry_limit)
 
     def waiting_for_end(self, path: InvocationPath, timeout: float | None) -> Steps[InvocationInfo]:
         """Give the steps of waiting until an invocation has ended."""
-        return wait_for_end(path, timeout=timeout, server=self.url, patience=self._patience)
+        return wait_for_end(self.exchange, path, timeout=timeout)
+
+    def output_of(self, path: InvocationPath, execution_id: str, *, follow: bool) -> Stream[Event]:
+        """Give the steps of reading an execution's output; with `follow`, until its end."""
+        output = Output(execution_id=execution_id)
+        return Follower(self.exchange, path, output=output).events(to_end=follow)
 
 
 class Client(BaseClient):
@@ -113,9 +128,9 @@ class Client(BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, call: Call[T]) -> T:
+    def run(self, request: Request[T]) -> T:
         """Send a request that has no method here."""
-        return self.perform(self.exchange(call))
+        return self.perform(self.exchange(request))
 
     def perform(self, steps: Steps[T]) -> T:
         """Do what an exchange of one or more requests asks for; gives its result."""
@@ -126,15 +141,31 @@ class Client(BaseClient):
             except StopIteration as end:
                 result: T = end.value
                 return result
-            if isinstance(step, Send):
-                reply = self._transport.send(step.call)
-            else:
+            reply = self._do(step)
+
+    def iterate(self, stream: Stream[T]) -> Iterator[T]:
+        """Do what a stream of results asks for; gives the results as they come."""
+        reply: Reply = None
+        while True:
+            try:
+                step = stream.send(reply)
+            except StopIteration:
+                return
+            if isinstance(step, Give):
                 reply = None
-                time.sleep(step.seconds)
+                yield step.value
+            else:
+                reply = self._do(step)
+
+    def _do(self, step: Step) -> Reply:
+        if isinstance(step, Send):
+            return self._transport.send(step.request)
+        time.sleep(step.seconds)
+        return None
 
     def health(self) -> Json:
         """Ask whether the API answers; it does not look at the key."""
-        return self.run(requests.get_health())
+        return self.run(requests.health())
 
     def list_projects(self) -> tuple[Project, ...]:
         """Give all projects, newest first."""
@@ -295,11 +326,11 @@ class Client(BaseClient):
         parent: tuple[str, str] | None = None,
     ) -> Iterator[InvocationSummary]:
         """Give all of a function's invocations, newest first, asking for pages as need be."""
-        pages = InvocationPages(
-            self.exchange, project, function, version=version, status=status, parent=parent
+        return self.iterate(
+            all_invocations(
+                self.exchange, project, function, version=version, status=status, parent=parent
+            )
         )
-        while (found := self.perform(pages.next())) is not None:
-            yield from found
 
     def get_logs(
         self,
@@ -331,6 +362,4 @@ class Client(BaseClient):
         self, path: InvocationPath, execution_id: str, *, follow: bool = False
     ) -> Iterator[str]:
         """Give the lines of an execution's output; with `follow`, also those to come."""
-        pages = LogPages(self.exchange, path, execution_id, follow=follow)
-        while (lines := self.perform(pages.next())) is not None:
-            yield from lines
+        return texts(self.iterate(self.output_of(path, execution_id, follow=follow)))

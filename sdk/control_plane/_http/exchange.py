@@ -1,8 +1,9 @@
 """How a request gets its answer: tries, pauses, and what an answer means.
 
 Nothing here sends or sleeps. Each function is a generator that yields what is to be done next, a
-`Send` or a `Pause`, and is told what came of it; `control_plane._http.client` does these things,
-plainly or in an event loop. So nothing about repetition and waiting is written twice.
+`Send` or a `Pause`, and is told what came of it. A client does these things: the plain one, or the
+async one in an event loop. So nothing about repetition and waiting is written twice. A generator
+that has many results yields each in a `Give`.
 """
 
 import json
@@ -10,17 +11,14 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from control_plane import errors
-from control_plane._http.requests import Call, get_invocation, get_version
-from control_plane.models import InvocationInfo, InvocationPath, Json, Version
+from control_plane._http.requests import Request, get_version
+from control_plane.models import Json, Version
 
 T = TypeVar("T")
 
-LONGEST_WAIT_SECONDS = 30.0
-"""For one request that waits: proxies tend to cut what is silent for a minute."""
-_SHORTEST_ROUND_SECONDS = 0.25
 _REPEATED_STATUSES = frozenset({429, 502, 503, 504})
 
 
@@ -28,7 +26,7 @@ _REPEATED_STATUSES = frozenset({429, 502, 503, 504})
 class Send:
     """Send this request once."""
 
-    call: Call[Any]
+    request: Request[Any]
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,13 @@ class Pause:
     """Wait for so many seconds."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class Give(Generic[T]):
+    """Hand this result to the caller, who may take a while before asking for the next one."""
+
+    value: T
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +66,20 @@ class NoAnswer:
 Step = Send | Pause
 Reply = Answer | NoAnswer | None
 Steps = Generator[Step, Reply, T]
+"""What leads to one result."""
+Stream = Generator[Step | Give[T], Reply, None]
+"""What leads to many results."""
 
 
-class Patience:
+class Exchange(Protocol):
+    """Gives the steps of one request; see `BaseClient.exchange`."""
+
+    def __call__(self, request: Request[T], /) -> Steps[T]:
+        """Give the steps."""
+        ...
+
+
+class RetryLimit:
     """How long a client goes on trying a request that gets no useful answer.
 
     Attributes:
@@ -85,14 +101,14 @@ class Patience:
         return min(self.seconds, self._BEFORE_THE_FIRST_ANSWER)
 
 
-def exchange(call: Call[T], *, server: str, patience: Patience) -> Steps[T]:
+def exchange(request: Request[T], *, server: str, limit: RetryLimit) -> Steps[T]:
     """Send a request until there is an answer that counts.
 
     A connection that fails and an answer 429, 502, 503 or 504 are followed by another try, after a
     pause that grows and that is no shorter than the server asks for.
 
     Raises:
-        ServerConnectionError: there was no answer, for as long as `patience` allows.
+        ServerConnectionError: there was no answer, for as long as `limit` allows.
         ServerUnavailableError: there was no other answer than these, for as long.
         ApiError: the server refuses.
     """
@@ -100,31 +116,29 @@ def exchange(call: Call[T], *, server: str, patience: Patience) -> Steps[T]:
     tries = 0
     may_have_arrived = False
     while True:
-        reply = yield Send(call)
+        reply = yield Send(request)
         tries += 1
         pause = min(5.0, 0.1 * 2.0 ** min(tries - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311 - spreads clients
         passed = time.monotonic() - began
         if isinstance(reply, Answer):
-            patience.has_had_an_answer = True
+            limit.has_had_an_answer = True
             if reply.status not in _REPEATED_STATUSES:
-                if reply.status == 409 and may_have_arrived and call.after_conflict is not None:
-                    return (
-                        yield from exchange(call.after_conflict, server=server, patience=patience)
-                    )
-                return _read(call, reply)
+                if reply.status == 409 and may_have_arrived and request.after_conflict is not None:
+                    return (yield from exchange(request.after_conflict, server=server, limit=limit))
+                return _read(request, reply)
             may_have_arrived = may_have_arrived or reply.status in (502, 504)
             pause = max(pause, min(reply.retry_after, 60.0))
-            if passed + pause > patience.seconds or (may_have_arrived and not call.repeatable):
-                raise _refusal(call, reply)
+            if passed + pause > limit.seconds or (may_have_arrived and not request.repeatable):
+                raise _refusal(request, reply)
         else:
             assert isinstance(reply, NoAnswer)  # noqa: S101 - the other side's promise
             may_have_arrived = may_have_arrived or reply.may_have_arrived
-            if may_have_arrived and not call.repeatable:
+            if may_have_arrived and not request.repeatable:
                 raise errors.ServerConnectionError(
                     f"The connection to {server} was lost before the answer came; nobody knows "
-                    f"whether {_name(call)} was done ({reply.reason})"
+                    f"whether {_name(request)} was done ({reply.reason})"
                 )
-            if passed + pause > patience.without_answer:
+            if passed + pause > limit.without_answer:
                 tried = "" if tries == 1 else f" in {tries} tries within {passed:.0f} s"
                 raise errors.ServerConnectionError(
                     f"{server} does not answer{tried}: {reply.reason}"
@@ -132,43 +146,8 @@ def exchange(call: Call[T], *, server: str, patience: Patience) -> Steps[T]:
         yield Pause(pause)
 
 
-def wait_for_end(
-    path: InvocationPath, *, timeout: float | None, server: str, patience: Patience
-) -> Steps[InvocationInfo]:
-    """Wait until an invocation is TERMINATED.
-
-    Args:
-        path: the invocation.
-        timeout: seconds, or None to wait for as long as it takes.
-        server: the address, for messages.
-        patience: for each request.
-
-    Raises:
-        WaitTimeoutError: it has not ended in time.
-        Also what `exchange` raises.
-    """
-    until = None if timeout is None else time.monotonic() + timeout
-    while True:
-        began = time.monotonic()
-        left = LONGEST_WAIT_SECONDS if until is None else until - began
-        wait = max(0.0, min(left, LONGEST_WAIT_SECONDS))
-        info = yield from exchange(
-            get_invocation(path, wait=wait), server=server, patience=patience
-        )
-        if info.has_ended:
-            return info
-        now = time.monotonic()
-        if until is not None and now >= until:
-            raise errors.WaitTimeoutError(
-                f"The invocation {path.invocation_id} has not ended within {timeout:g} seconds; "
-                f"it is {info.phase}"
-            )
-        # A server that is being stopped answers at once, and so does one that cannot wait.
-        yield Pause(max(0.0, min(_SHORTEST_ROUND_SECONDS - (now - began), left)))
-
-
 def resolve_version(
-    send: Callable[[Call[Version]], Steps[Version]], project: str, version: str
+    send: Callable[[Request[Version]], Steps[Version]], project: str, version: str
 ) -> Steps[str]:
     """Give a version's id; asks the server only if it is `latest`.
 
@@ -180,17 +159,17 @@ def resolve_version(
     return (yield from send(get_version(project, version))).version_id
 
 
-def _read(call: Call[T], answer: Answer) -> T:
+def _read(request: Request[T], answer: Answer) -> T:
     if not 200 <= answer.status < 300:
-        raise _refusal(call, answer)
+        raise _refusal(request, answer)
     try:
-        return call.read(_content(answer) or {})
+        return request.read(_content(answer) or {})
     except (KeyError, TypeError, ValueError) as error:
         raise errors.ApiError(
             answer.status,
             "The answer cannot be read. Is this the address of a control plane? "
             f"{type(error).__name__}: {error}",
-            request=_name(call),
+            request=_name(request),
             request_id=answer.request_id,
         ) from None
 
@@ -203,11 +182,11 @@ def _content(answer: Answer) -> Json | None:
     return content if isinstance(content, dict) else None
 
 
-def _name(call: Call[Any]) -> str:
-    return f"{call.method} {call.path.partition('?')[0]}"
+def _name(request: Request[Any]) -> str:
+    return f"{request.method} {request.path.partition('?')[0]}"
 
 
-def _refusal(call: Call[Any], answer: Answer) -> errors.ApiError:
+def _refusal(request: Request[Any], answer: Answer) -> errors.ApiError:
     detail = (_content(answer) or {}).get("detail")
     if isinstance(detail, list):
         text = "; ".join(_problems(detail))
@@ -227,7 +206,7 @@ def _refusal(call: Call[Any], answer: Answer) -> errors.ApiError:
             kind = errors.BadRequestError
         case status if status in _REPEATED_STATUSES:
             kind = errors.ServerUnavailableError
-    return kind(answer.status, text, request=_name(call), request_id=answer.request_id)
+    return kind(answer.status, text, request=_name(request), request_id=answer.request_id)
 
 
 def _problems(details: Iterable[object]) -> Iterable[str]:

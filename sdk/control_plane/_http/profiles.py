@@ -84,7 +84,7 @@ def load_profiles(path: Path | None = None) -> Profiles:
     Raises:
         ConfigurationError: it cannot be read, or does not hold what it should.
     """
-    # Imported here: whoever has the environment set needs no file.
+    # Imported here: where the environment names the server, no file is read.
     import tomllib  # noqa: PLC0415 - see above
 
     file = path or profiles_file()

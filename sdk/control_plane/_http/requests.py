@@ -1,7 +1,7 @@
-"""The requests that this library makes, each with what becomes of its answer.
+"""The HTTP requests that this library makes, each with how its answer is read.
 
-A `Call` says what to send and how to read the answer, and sends nothing itself, so that the plain
-and the async client share everything but the sending.
+A `Request` says what to send and how to read the answer, and sends nothing itself. So the plain and
+the async client share everything but the sending.
 """
 
 import json
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call(Generic[T]):
-    """One request, and how its answer is read."""
+class Request(Generic[T]):
+    """One HTTP request, and how its answer is read."""
 
     method: str
     path: str
@@ -41,32 +41,32 @@ class Call(Generic[T]):
     """Seconds that the server may take by agreement, on top of the usual time for an answer."""
     repeatable: bool = True
     """Whether it may be sent again although an earlier try may have arrived."""
-    after_conflict: "Call[T] | None" = None
+    after_conflict: "Request[T] | None" = None
     """What to ask when a repeated request is refused (409) since an earlier try did its work."""
 
 
-def get_health() -> Call[Json]:
+def health() -> Request[Json]:
     """Ask whether the API answers."""
-    return Call(method="GET", path="/", read=dict)
+    return Request(method="GET", path="/", read=dict)
 
 
-def list_projects() -> Call[tuple[Project, ...]]:
+def list_projects() -> Request[tuple[Project, ...]]:
     """Ask for all projects."""
-    return Call(
+    return Request(
         method="GET",
         path="/projects",
         read=lambda content: tuple(map(Project.read, content["projects"])),
     )
 
 
-def get_project(name: str) -> Call[Project]:
+def get_project(name: str) -> Request[Project]:
     """Ask for a project."""
-    return Call(method="GET", path=_path(projects=name), read=Project.read)
+    return Request(method="GET", path=_path(projects=name), read=Project.read)
 
 
-def create_project(name: str) -> Call[Project]:
+def create_project(name: str) -> Request[Project]:
     """Register a project."""
-    return Call(
+    return Request(
         method="PUT",
         path=_path(projects=name),
         read=Project.read,
@@ -74,46 +74,43 @@ def create_project(name: str) -> Call[Project]:
     )
 
 
-def delete_project(name: str) -> Call[Project]:
+def delete_project(name: str) -> Request[Project]:
     """Ask for a project to be deleted."""
-    return Call(method="DELETE", path=_path(projects=name), read=Project.read)
+    return Request(method="DELETE", path=_path(projects=name), read=Project.read)
 
 
-def list_versions(project: str) -> Call[tuple[VersionSummary, ...]]:
+def list_versions(project: str) -> Request[tuple[VersionSummary, ...]]:
     """Ask for the versions of a project."""
-    return Call(
+    return Request(
         method="GET",
         path=_path(projects=project) + "/versions",
         read=lambda content: tuple(map(VersionSummary.read, content["versions"])),
     )
 
 
-def get_version(project: str, version: str) -> Call[Version]:
+def get_version(project: str, version: str = "latest") -> Request[Version]:
     """Ask for a version with its functions."""
-    return Call(method="GET", path=_path(projects=project, versions=version), read=Version.read)
+    return Request(method="GET", path=_path(projects=project, versions=version), read=Version.read)
 
 
-def create_version(
-    project: str, definition: Mapping[str, Any], *, repeatable: bool = False
-) -> Call[Version]:
+def create_version(project: str, definition: Mapping[str, Any]) -> Request[Version]:
     """Register a version.
 
-    There is no key that makes a second request give the same version. Those to whom a version that
-    nobody has heard of does no harm set `repeatable`.
+    Not repeatable: there is no key that makes a second request give the same version.
     """
-    return Call(
+    return Request(
         method="POST",
         path=_path(projects=project) + "/versions",
         content=_json(definition),
         headers=_JSON,
         read=Version.read,
-        repeatable=repeatable,
+        repeatable=False,
     )
 
 
-def announce_bundle(project: str, manifest: Mapping[str, Any]) -> Call[BundleInfo]:
+def announce_bundle(project: str, manifest: Mapping[str, Any]) -> Request[BundleInfo]:
     """Announce a code bundle, and ask which of its pieces the server does not have."""
-    return Call(
+    return Request(
         method="POST",
         path=_path(projects=project) + "/bundles",
         content=_json(manifest),
@@ -122,9 +119,9 @@ def announce_bundle(project: str, manifest: Mapping[str, Any]) -> Call[BundleInf
     )
 
 
-def upload_pieces(project: str, digest: str, pieces: Iterable[tuple[str, bytes]]) -> Call[Json]:
+def upload_pieces(project: str, digest: str, pieces: Iterable[tuple[str, bytes]]) -> Request[Json]:
     """Upload pieces of a code bundle, each with its SHA-256: 4 MiB at most together."""
-    return Call(
+    return Request(
         method="POST",
         path=_path(projects=project, bundles=digest) + "/pieces",
         content=b"".join(b"%s %d\n%s" % (sha.encode(), len(each), each) for sha, each in pieces),
@@ -137,19 +134,19 @@ def create_invocation(
     project: str,
     function: str,
     *,
-    version: str,
     input_text: str,
+    version: str = "latest",
     parent: tuple[str, str] | None = None,
     idempotency_key: str | None = None,
-) -> Call[InvocationInfo]:
+) -> Request[InvocationInfo]:
     """Call a function.
 
-    Without a key one is made up, so that this very `Call` may be sent again and again.
+    Without a key one is made up, so that this very `Request` may be sent again and again.
     """
     definition: Json = {"input": input_text}
     if parent is not None:
         definition["parent_invocation"] = {"function_name": parent[0], "invocation_id": parent[1]}
-    return Call(
+    return Request(
         method="POST",
         path=_path(projects=project, versions=version, functions=function) + "/invocations",
         content=_json(definition),
@@ -158,18 +155,18 @@ def create_invocation(
     )
 
 
-def get_invocation(path: InvocationPath, *, wait: float = 0.0) -> Call[InvocationInfo]:
+def get_invocation(path: InvocationPath, *, wait: float = 0.0) -> Request[InvocationInfo]:
     """Ask for an invocation; with `wait`, up to 60 seconds, as soon as it has ended."""
     query = "?" + urlencode({"wait": f"{wait:.3f}"}) if wait > 0 else ""
-    return Call(
+    return Request(
         method="GET", path=_invocation(path) + query, read=InvocationInfo.read, wait=max(0.0, wait)
     )
 
 
-def find_invocation(invocation_id: str, *, wait: float = 0.0) -> Call[InvocationInfo]:
+def find_invocation(invocation_id: str, *, wait: float = 0.0) -> Request[InvocationInfo]:
     """Ask for an invocation by its id alone; otherwise as `get_invocation`."""
     query = "?" + urlencode({"wait": f"{wait:.3f}"}) if wait > 0 else ""
-    return Call(
+    return Request(
         method="GET",
         path=_path(invocations=invocation_id) + query,
         read=InvocationInfo.read,
@@ -179,19 +176,19 @@ def find_invocation(invocation_id: str, *, wait: float = 0.0) -> Call[Invocation
 
 def list_children(
     invocation_id: str, *, offset: str | None = None, max_results: int | None = None
-) -> Call[ChildPage]:
+) -> Request[ChildPage]:
     """Ask for a page of the invocations that an invocation has made."""
     query = _query(max_results=max_results, initial_offset=offset)
-    return Call(
+    return Request(
         method="GET",
         path=_path(invocations=invocation_id) + "/children" + query,
         read=ChildPage.read,
     )
 
 
-def cancel_invocation(path: InvocationPath) -> Call[InvocationInfo]:
+def cancel_invocation(path: InvocationPath) -> Request[InvocationInfo]:
     """Ask for an invocation to be cancelled."""
-    return Call(
+    return Request(
         method="PUT",
         path=_invocation(path) + "/cancel",
         read=InvocationInfo.read,
@@ -203,12 +200,12 @@ def list_invocations(
     project: str,
     function: str,
     *,
-    version: str,
+    version: str = "latest",
     status: str | None = None,
     parent: tuple[str, str] | None = None,
     offset: str | None = None,
     max_results: int | None = None,
-) -> Call[InvocationPage]:
+) -> Request[InvocationPage]:
     """Ask for a page of a function's invocations."""
     query = _query(
         max_results=max_results,
@@ -217,7 +214,7 @@ def list_invocations(
         parent_function_name=None if parent is None else parent[0],
         parent_invocation_id=None if parent is None else parent[1],
     )
-    return Call(
+    return Request(
         method="GET",
         path=_path(projects=project, versions=version, functions=function) + "/invocations" + query,
         read=InvocationPage.read,
@@ -228,14 +225,14 @@ def get_logs(
     path: InvocationPath,
     execution_id: str,
     *,
-    offset: str | None,
+    offset: str | None = None,
     max_lines: int | None = None,
     since: float | None = None,
     tail: int | None = None,
-) -> Call[LogPage]:
+) -> Request[LogPage]:
     """Ask for a page of an execution's output."""
     query = _query(initial_offset=offset, max_lines=max_lines, since=since, tail=tail)
-    return Call(
+    return Request(
         method="GET",
         path=f"{_invocation(path)}/executions/{quote(execution_id, safe='')}/logs{query}",
         read=LogPage.read,

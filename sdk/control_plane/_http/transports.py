@@ -1,4 +1,4 @@
-"""What carries requests to the server: httpx where it is installed, else the standard library.
+"""Sends requests to the server: with httpx where it is installed, else with the standard library.
 
 A worker need not have httpx: it may run on an interpreter of its own, with nothing installed. Calls
 from inside a function then go through `http.client`.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from control_plane._http.exchange import Answer, NoAnswer
-from control_plane._http.requests import Call
+from control_plane._http.requests import Request
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,7 +29,7 @@ _CONNECTIONS = 200
 class Transport(Protocol):
     """Sends requests, one try each, for any number of threads at once."""
 
-    def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    def send(self, request: Request[Any]) -> Answer | NoAnswer:
         """Send a request once."""
         ...
 
@@ -41,7 +41,7 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """Sends requests, one try each, in the event loop in which it was made."""
 
-    async def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    async def send(self, request: Request[Any]) -> Answer | NoAnswer:
         """Send a request once."""
         ...
 
@@ -94,17 +94,17 @@ def _httpx_options(httpx: Any, url: str, *, key: str) -> dict[str, Any]:  # noqa
     }
 
 
-def _httpx_request(call: Call[Any], timeout: float) -> dict[str, Any]:
+def _httpx_request(request: Request[Any], timeout: float) -> dict[str, Any]:
     import httpx  # noqa: PLC0415 - as above
 
     return {
-        "method": call.method,
-        "url": call.path,
-        "content": call.content,
-        "headers": dict(call.headers),
+        "method": request.method,
+        "url": request.path,
+        "content": request.content,
+        "headers": dict(request.headers),
         # No limit for a connection's becoming free: others may be waiting for a minute.
         "timeout": httpx.Timeout(
-            timeout + call.wait, connect=min(timeout, _CONNECT_SECONDS), pool=None
+            timeout + request.wait, connect=min(timeout, _CONNECT_SECONDS), pool=None
         ),
     }
 
@@ -130,11 +130,11 @@ class _HttpxTransport:
         self._client = client
         self._timeout = timeout
 
-    def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    def send(self, request: Request[Any]) -> Answer | NoAnswer:
         import httpx  # noqa: PLC0415 - as above
 
         try:
-            return _httpx_answer(self._client.request(**_httpx_request(call, self._timeout)))
+            return _httpx_answer(self._client.request(**_httpx_request(request, self._timeout)))
         except httpx.TransportError as error:
             return _httpx_failure(error)
 
@@ -147,11 +147,13 @@ class _AsyncHttpxTransport:
         self._client = client
         self._timeout = timeout
 
-    async def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    async def send(self, request: Request[Any]) -> Answer | NoAnswer:
         import httpx  # noqa: PLC0415 - as above
 
         try:
-            return _httpx_answer(await self._client.request(**_httpx_request(call, self._timeout)))
+            return _httpx_answer(
+                await self._client.request(**_httpx_request(request, self._timeout))
+            )
         except httpx.TransportError as error:
             return _httpx_failure(error)
 
@@ -173,15 +175,17 @@ class _PlainTransport:
         self._idle: LifoQueue[HTTPConnection] = LifoQueue()
         self._busy: set[HTTPConnection] = set()
 
-    def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    def send(self, request: Request[Any]) -> Answer | NoAnswer:
         connection, arrived = None, False
         try:
             connection = self._connection()
             self._busy.add(connection)
             arrived = True
-            connection.sock.settimeout(self._timeout + call.wait)
-            headers = {**self._headers, **call.headers}
-            connection.request(call.method, self._base_path + call.path, call.content, headers)
+            connection.sock.settimeout(self._timeout + request.wait)
+            headers = {**self._headers, **request.headers}
+            connection.request(
+                request.method, self._base_path + request.path, request.content, headers
+            )
             with connection.getresponse() as response:
                 answer = Answer(
                     status=response.status,
@@ -202,7 +206,7 @@ class _PlainTransport:
                 self._busy.discard(connection)
 
     def close(self) -> None:
-        """Close all connections. Whoever waits for an answer in another thread gets none."""
+        """Close all connections. A thread that waits for an answer gets none."""
         for connection in list(self._busy):
             # The other thread closes it; closing it here would not wake that one.
             with suppress(OSError):
@@ -235,9 +239,9 @@ class _ThreadedTransport:
         self._transport = transport
         self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="control-plane")
 
-    async def send(self, call: Call[Any]) -> Answer | NoAnswer:
+    async def send(self, request: Request[Any]) -> Answer | NoAnswer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._transport.send, call)
+        return await loop.run_in_executor(self._threads, self._transport.send, request)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

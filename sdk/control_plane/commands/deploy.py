@@ -1,22 +1,18 @@
-"""The command `control-plane deploy`. Heavy imports are inside, so that `--help` is quick."""
-
-# ruff: noqa: PLC0415 - quick --help
+"""The command `control-plane deploy`."""
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane import deploy as deployment
+from control_plane._http.client import Client
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
-    from control_plane.deploy import Deployment, Report, Stage
+from control_plane.deploy import Deployment, Report, Stage
 
 _TITLES = {
     "find": "Functions",
@@ -63,7 +59,7 @@ _TITLES = {
 @server_options
 def deploy(
     *,
-    client: "Client",
+    client: Client,
     folder: Path,
     project: str,
     image: str | None,
@@ -79,8 +75,6 @@ def deploy(
     Ends with 0 if all functions are ready and with 1 if not; for other statuses see
     `control-plane --help`.
     """
-    from control_plane import deploy as deployment
-
     began = time.monotonic()
     with _progress(quiet=as_json) as report:
         deployed = deployment.deploy(
@@ -101,7 +95,7 @@ def deploy(
         sys.exit(1)
 
 
-def _as_json(deployed: "Deployment") -> dict[str, object]:
+def _as_json(deployed: Deployment) -> dict[str, object]:
     return {
         "project_name": deployed.project,
         "version_id": deployed.version_id,
@@ -115,7 +109,7 @@ def _as_json(deployed: "Deployment") -> dict[str, object]:
     }
 
 
-def _print(deployed: "Deployment", *, seconds: float) -> None:
+def _print(deployed: Deployment, *, seconds: float) -> None:
     width = max((len(function.name) for function in deployed.functions), default=0)
     colours = {"READY": "green", "FAILED": "red", "PENDING": "yellow"}
     for function in deployed.functions:
@@ -133,22 +127,22 @@ def _print(deployed: "Deployment", *, seconds: float) -> None:
         click.echo("Error: not all functions are ready yet; the server goes on", err=True)
 
 
+_Sink = Callable[[str], object]
+
+
 @contextmanager
-def _progress(*, quiet: bool) -> "Iterator[Report]":
+def _progress(*, quiet: bool) -> Iterator[Report]:
     if quiet:
         yield lambda _stage, _text: None
         return
     lines = _Lines(show=lambda _line: None, keep=click.echo)
     with ExitStack() as stack:
         if sys.stdout.isatty():
-            from rich.console import Console
+            # Imported here: rich takes longer to import than the rest of a command.
+            from control_plane.commands import terminal  # noqa: PLC0415 - see above
 
-            console = Console(highlight=False)
-            status = stack.enter_context(console.status(""))
-            lines = _Lines(
-                show=lambda line: status.update(f"[dim]{_escaped(line)}[/]"),
-                keep=lambda line: console.print(line, markup=False, soft_wrap=True),
-            )
+            line = stack.enter_context(terminal.StageLine())
+            lines = _Lines(show=line.show, keep=line.keep)
         try:
             yield lines.report
         finally:
@@ -158,13 +152,13 @@ def _progress(*, quiet: bool) -> "Iterator[Report]":
 class _Lines:
     """Makes a line of each stage, and keeps the last one of each."""
 
-    def __init__(self, *, show: "_Sink", keep: "_Sink") -> None:
+    def __init__(self, *, show: _Sink, keep: _Sink) -> None:
         self._show = show
         self._keep = keep
         self._stage: Stage | None = None
         self._line = ""
 
-    def report(self, stage: "Stage", text: str) -> None:
+    def report(self, stage: Stage, text: str) -> None:
         """Show what is being done."""
         if stage != self._stage:
             self.end()
@@ -177,13 +171,3 @@ class _Lines:
         # One that has failed before there was anything to say leaves no line.
         if self._stage is not None and self._line.strip() != _TITLES[self._stage]:
             self._keep(self._line.rstrip())
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _Sink = Callable[[str], object]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -1,13 +1,12 @@
 """The command `control-plane describe`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
 from control_plane.commands.list import (
     cpus,
     duration_of,
@@ -18,7 +17,6 @@ from control_plane.commands.list import (
 )
 from control_plane.commands.names import complete_function, complete_project
 from control_plane.commands.output import (
-    Column,
     age,
     coloured,
     cut,
@@ -27,19 +25,17 @@ from control_plane.commands.output import (
     json_option,
     moment,
     print_json,
-    print_table,
     progress_text,
     remark,
     seconds,
 )
 from control_plane.commands.server import server_options
+from control_plane.commands.tables import Column, print_table
+from control_plane.commands.tree import Node, Tree, read_tree
+from control_plane.models import Execution, FunctionInfo, InvocationInfo
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from control_plane._http.client import Client
-    from control_plane.commands.tree import Node, Tree
-    from control_plane.models import Execution, FunctionInfo, InvocationInfo
+    from control_plane.commands import terminal
 
 _LONG_TEXT = 500
 _RECENT_CALLS = 10
@@ -68,7 +64,7 @@ _RECENT_CALLS = 10
 @server_options
 def describe(
     *,
-    client: "Client",
+    client: Client,
     what: str,
     function: str | None,
     version: str | None,
@@ -81,10 +77,8 @@ def describe(
     Of a call: why it waits, its attempts and how they ended, its error, and what it has called.
     """
     if function is None and what.startswith("inv-"):
-        from control_plane.commands.tree import grow
-
         info = client.find_invocation(what)
-        tree = grow(client, what, depth=depth, most=most)
+        tree = read_tree(client, what, depth=depth, most=most)
         if as_json:
             print_json({**info.raw, **tree.as_json()})
         else:
@@ -95,7 +89,7 @@ def describe(
         _describe_function(client, what, function, version=version or "latest", as_json=as_json)
 
 
-def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
+def _describe_call(info: InvocationInfo, tree: Tree) -> None:
     parent = info.parent_invocation
     where = f"{info.project_name} {info.function_name}"
     _fields(
@@ -108,7 +102,7 @@ def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
         ("Took" if info.has_ended else "Since then", duration_of(info)),
         ("Cancel asked", moment(info.cancellation_request_time)),
         ("Limits", _limits(info)),
-        ("Called by", parent and f"{parent.function_name} {parent.invocation_id}"),
+        ("Parent", parent and f"{parent.function_name} {parent.invocation_id}"),
         ("Input", cut(info.input, _LONG_TEXT)),
         ("Progress", progress_text(info.progress)),
         (
@@ -136,7 +130,7 @@ def _describe_call(info: "InvocationInfo", tree: "Tree") -> None:
     _print_tree(tree)
 
 
-def _limits(info: "InvocationInfo") -> str:
+def _limits(info: InvocationInfo) -> str:
     spec, resources = info.execution_spec, info.resource_spec
     return (
         f"timeout {seconds(spec.timeout_seconds)}, {_counted_retries(spec.max_retries)}, "
@@ -145,7 +139,7 @@ def _limits(info: "InvocationInfo") -> str:
     )
 
 
-def _execution_row(execution: "Execution") -> Sequence[object]:
+def _execution_row(execution: Execution) -> Sequence[object]:
     began = execution.execution_start_time or execution.creation_time
     ended = execution.execution_finish_time
     if ended is None and execution.worker_status == "TERMINATED":
@@ -164,7 +158,7 @@ def _execution_row(execution: "Execution") -> Sequence[object]:
     )
 
 
-def _print_errors(info: "InvocationInfo") -> None:
+def _print_errors(info: InvocationInfo) -> None:
     """Print the last error in full and, of those before, what differs from it."""
     failed = [each for each in info.executions if each.error_message]
     if not failed:
@@ -178,12 +172,17 @@ def _print_errors(info: "InvocationInfo") -> None:
             click.echo(f"\n{heading(f'Error of attempt {each.attempt}')}\n{first_line}")
 
 
-def _print_tree(tree: "Tree") -> None:
+def _print_tree(tree: Tree) -> None:
     if not tree.nodes:
         return
     click.echo(f"\n{heading('Invocations made by it, newest first')}")
     if is_terminal(sys.stdout):
-        _print_rich_tree(tree)
+        # Imported here: rich takes longer to import than the rest of a command.
+        from control_plane.commands import terminal  # noqa: PLC0415 - see above
+
+        root = terminal.Tree()
+        _add_to(root, tree.nodes)
+        root.show()
     else:
         for line in _plain_tree(tree.nodes, ""):
             click.echo(line)
@@ -191,7 +190,7 @@ def _print_tree(tree: "Tree") -> None:
         remark(f"Not all are shown: {tree.is_cut}")
 
 
-def _plain_tree(nodes: "Iterable[Node]", indent: str) -> Iterator[str]:
+def _plain_tree(nodes: Iterable[Node], indent: str) -> Iterator[str]:
     for node in nodes:
         call = node.call
         yield "  ".join(
@@ -202,40 +201,21 @@ def _plain_tree(nodes: "Iterable[Node]", indent: str) -> Iterator[str]:
             yield f"{indent}  ..."
 
 
-def _print_rich_tree(tree: "Tree") -> None:
-    from rich.tree import Tree as RichTree
-
-    from control_plane.commands.output import console
-
-    def add(branch: RichTree, nodes: "Iterable[Node]") -> None:
-        for node in nodes:
-            twig = branch.add(_tree_line(node))
-            add(twig, node.children)
-            if node.has_more:
-                twig.add("...")
-
-    root = RichTree("", hide_root=True, guide_style="dim")
-    add(root, tree.nodes)
-    console().print(root)
+def _add_to(branch: "terminal.Tree", nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        call = node.call
+        child = branch.add(
+            call.function_name,
+            call_id=call.invocation_id,
+            state=call.phase,
+            rest=duration_of(call),
+        )
+        _add_to(child, node.children)
+        if node.has_more:
+            child.add_more()
 
 
-def _tree_line(node: "Node") -> "Text":
-    from rich.text import Text
-
-    from control_plane.commands.output import STYLES
-
-    call = node.call
-    return Text.assemble(
-        call.function_name,
-        (f"  {call.invocation_id}  ", "dim"),
-        (call.phase, STYLES.get(call.phase, "")),
-        (f"  {duration_of(call)}", "dim"),
-    )
-
-
-def _describe_project(
-    client: "Client", project: str, *, version: str | None, as_json: bool
-) -> None:
+def _describe_project(client: Client, project: str, *, version: str | None, as_json: bool) -> None:
     found = client.get_project(project)
     versions = client.list_versions(project)
     shown = client.get_version(project, version or "latest") if versions else None
@@ -262,7 +242,7 @@ def _describe_project(
 
 
 def _describe_function(
-    client: "Client", project: str, function: str, *, version: str, as_json: bool
+    client: Client, project: str, function: str, *, version: str, as_json: bool
 ) -> None:
     calls = client.list_invocations(project, function, version=version, max_results=_RECENT_CALLS)
     functions = client.get_version(project, calls.version_id).functions
@@ -299,7 +279,7 @@ def _counted_retries(number: int) -> str:
     return f"{number} {'retry' if number == 1 else 'retries'}"
 
 
-def _retries(function: "FunctionInfo") -> str:
+def _retries(function: FunctionInfo) -> str:
     retries, pauses = function.execution_spec.max_retries, function.retry_spec
     if not retries or pauses is None:
         return str(retries)

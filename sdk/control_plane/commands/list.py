@@ -1,31 +1,25 @@
 """The command `control-plane list`."""
 
+from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Final
 
 import click
 
+from control_plane._http.client import Client
 from control_plane.commands.names import complete_function, complete_project
 from control_plane.commands.output import (
-    Column,
     age,
     json_option,
     print_json,
-    print_table,
     remark,
     seconds,
 )
 from control_plane.commands.server import server_options
+from control_plane.commands.tables import Column, print_table
+from control_plane.models import FunctionInfo, InvocationSummary, Version
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Final
-
-    from control_plane._http.client import Client
-    from control_plane.models import FunctionInfo, InvocationSummary, Version
-
-
-_PHASES: "Final" = {
+PHASES: Final = {
     "RUNNING": ("QUEUED", "PROVISIONING", "RUNNING", "CANCELLING"),
     "TERMINATED": ("SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT"),
 }
@@ -35,11 +29,9 @@ _PHASES: "Final" = {
 class _Status(click.Choice[str]):
     """A status; one who names a phase is told which status has it."""
 
-    def convert(
-        self, value: str, param: "click.Parameter | None", ctx: "click.Context | None"
-    ) -> str:
-        for status, phases in _PHASES.items():
-            if value.upper() in phases and value.upper() not in _PHASES:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        for status, phases in PHASES.items():
+            if value.upper() in phases and value.upper() not in PHASES:
                 self.fail(
                     f"{value.upper()} is a phase, and calls are found by their status: "
                     f"{status} has the phases {', '.join(phases)}",
@@ -56,7 +48,7 @@ class _Status(click.Choice[str]):
 @click.option("--version", metavar="ID", help="Of this version; of the latest by default.")
 @click.option(
     "--status",
-    type=_Status(_PHASES, case_sensitive=False),
+    type=_Status(PHASES, case_sensitive=False),
     help="RUNNING: only calls that have not ended, with the phases QUEUED, PROVISIONING, RUNNING "
     "and CANCELLING. TERMINATED: only those that are SUCCEEDED, FAILED, CANCELLED or TIMED_OUT.",
 )
@@ -72,7 +64,7 @@ class _Status(click.Choice[str]):
 @server_options
 def list_(
     *,
-    client: "Client",
+    client: Client,
     project: str | None,
     function: str | None,
     versions: bool,
@@ -109,7 +101,7 @@ def list_(
             remark(f"There are more; --limit {limit * 10} shows them")
 
 
-def _list_projects(client: "Client", *, as_json: bool) -> None:
+def _list_projects(client: Client, *, as_json: bool) -> None:
     projects = client.list_projects()
     if as_json:
         print_json([each.raw for each in projects])
@@ -130,7 +122,7 @@ def _list_projects(client: "Client", *, as_json: bool) -> None:
     )
 
 
-def _list_versions(client: "Client", project: str, *, as_json: bool) -> None:
+def _list_versions(client: Client, project: str, *, as_json: bool) -> None:
     versions = client.list_versions(project)
     if as_json:
         print_json([each.raw for each in versions])
@@ -144,7 +136,7 @@ def _list_versions(client: "Client", project: str, *, as_json: bool) -> None:
     )
 
 
-def _list_functions(version: "Version", *, as_json: bool) -> None:
+def _list_functions(version: Version, *, as_json: bool) -> None:
     if as_json:
         print_json(version.raw)
         return
@@ -152,7 +144,7 @@ def _list_functions(version: "Version", *, as_json: bool) -> None:
     print_functions(version.functions)
 
 
-def print_functions(functions: "Iterable[FunctionInfo]") -> None:
+def print_functions(functions: Iterable[FunctionInfo]) -> None:
     """Print functions with their settings and how far their preparation is."""
     found = list(functions)
     print_table(
@@ -184,7 +176,7 @@ def print_functions(functions: "Iterable[FunctionInfo]") -> None:
             remark(error)
 
 
-def state_of(function: "FunctionInfo") -> str:
+def state_of(function: FunctionInfo) -> str:
     """Give how far the preparation of a function is: PENDING, READY or FAILED."""
     return function.preparation.status if function.preparation else function.function_status
 
@@ -199,14 +191,14 @@ def memory(gibibytes: float) -> str:
     return f"{gibibytes:g} GiB" if gibibytes >= 1 else f"{gibibytes * 1024:g} MiB"
 
 
-def duration_of(call: "InvocationSummary") -> str:
+def duration_of(call: InvocationSummary) -> str:
     """Give how long a call has taken from its creation to its end, or until now."""
     if call.invocation_status == "TERMINATED":
         return seconds((call.last_update_time - call.creation_time).total_seconds())
     return age(call.creation_time)
 
 
-def print_calls(calls: "Iterable[InvocationSummary]") -> None:
+def print_calls(calls: Iterable[InvocationSummary]) -> None:
     """Print calls of a function; nothing if there are none."""
     rows = [
         (

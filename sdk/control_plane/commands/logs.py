@@ -1,22 +1,19 @@
 """The command `control-plane logs`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import json
 import re
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
+from control_plane._http.follower import Follower, Line, Output
+from control_plane.commands.exits import CommandError, Exit
 from control_plane.commands.output import json_option, remark
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
-    from control_plane.commands.watching import Line
-    from control_plane.models import Execution, InvocationInfo
+from control_plane.commands.watching import goes_on_without_us, log_event
+from control_plane.models import Execution, InvocationInfo
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)([smhd]))+")
@@ -71,7 +68,7 @@ class _Since(click.ParamType[float]):
 @server_options
 def logs(
     *,
-    client: "Client",
+    client: Client,
     invocation_id: str,
     execution: str | None,
     follow: bool,
@@ -83,8 +80,6 @@ def logs(
 
     That is the output of its latest attempt; with --follow, also of attempts that come after.
     """
-    from control_plane.commands.watching import Line, LogReader, goes_on_without_us, watch
-
     info = client.find_invocation(invocation_id)
     chosen = _choose(info, execution)
     if chosen is None and not follow:
@@ -92,54 +87,31 @@ def logs(
         return
     if chosen is not None and execution is None and chosen.attempt > 1 and not as_json:
         remark(f"Attempt {chosen.attempt}; --execution 1 is the first one")
-    reader = LogReader(since=since, tail=tail)
-    if chosen is not None and (not follow or execution is not None):
-        _print_one(client, info, chosen, reader=reader, follow=follow, as_json=as_json)
-        return
-    readers = {} if chosen is None else {chosen.execution_id: reader}
-    first = 1 if chosen is None else chosen.attempt
+    if chosen is None:
+        # What there is to see is all new, and all there is.
+        output, attempt = Output(), 1
+    else:
+        is_alone = execution is not None or not follow
+        output = Output(
+            execution_id=chosen.execution_id if is_alone else None,
+            first_attempt=chosen.attempt,
+            since=since,
+            tail=tail,
+        )
+        attempt = chosen.attempt
+    follower = Follower(client.exchange, info.path, output=output, known=info)
     with goes_on_without_us(client, invocation_id):
-        attempt = first
-        for event in watch(client, info.path, readers=readers, first_attempt=first):
+        for event in client.iterate(follower.events(to_end=follow)):
             if isinstance(event, Line):
-                if event.execution.attempt != attempt and not as_json:
-                    remark(f"Attempt {event.execution.attempt}")
-                attempt = event.execution.attempt
-                _print(event, as_json=as_json)
+                if event.attempt not in (None, attempt):
+                    attempt = event.attempt
+                    if not as_json:
+                        remark(f"Attempt {attempt}")
+                text = json.dumps(log_event(event), ensure_ascii=False) if as_json else event.text
+                click.echo(text)
 
 
-def _print_one(
-    client: "Client",
-    info: "InvocationInfo",
-    execution: "Execution",
-    *,
-    reader: "LogReader",
-    follow: bool,
-    as_json: bool,
-) -> None:
-    from control_plane.commands.watching import Line, goes_on_without_us
-
-    with goes_on_without_us(client, info.invocation_id):
-        while True:
-            for text in reader.read(client, info.path, execution):
-                _print(Line(execution, text), as_json=as_json)
-            if not follow or reader.ended:
-                return
-            info = client.get_invocation(info.path, wait=0.5)
-            execution = next(
-                each for each in info.executions if each.execution_id == execution.execution_id
-            )
-
-
-def _print(line: "Line", *, as_json: bool) -> None:
-    from control_plane.commands.watching import log_event
-
-    click.echo(json.dumps(log_event(line), ensure_ascii=False) if as_json else line.text)
-
-
-def _choose(info: "InvocationInfo", wanted: str | None) -> "Execution | None":
-    from control_plane.commands.exits import CommandError, Exit
-
+def _choose(info: InvocationInfo, wanted: str | None) -> Execution | None:
     if wanted is None:
         return info.executions[-1] if info.executions else None
     for each in info.executions:
@@ -149,7 +121,3 @@ def _choose(info: "InvocationInfo", wanted: str | None) -> "Execution | None":
     raise CommandError(
         f"{info.invocation_id} has no execution {wanted}; there are: {numbers}", Exit.NOT_FOUND
     )
-
-
-if TYPE_CHECKING:
-    from control_plane.commands.watching import LogReader

@@ -1,23 +1,16 @@
-"""What commands print: JSON, tables, times.
+"""What commands print: JSON, words in colours, times.
 
-On a terminal tables are rich's, in colours. In a pipe they are plain text in columns, with no line
-cut. What is asked for goes to standard output, remarks about it to standard error.
+What is asked for goes to standard output, remarks about it to standard error.
 """
-
-# ruff: noqa: PLC0415 - rich takes longer to import than the rest of a command
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 STYLES = {
     "SUCCEEDED": "green",
@@ -39,26 +32,9 @@ json_option = click.option(
 )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table."""
-
-    title: str
-    no_wrap: bool = False
-    """Whether a cell stays on one line, as ids do: they are to be copied."""
-    right: bool = False
-
-
 def is_terminal(stream: TextIO) -> bool:
-    """Tell whether somebody looks at a stream, rather than a program."""
+    """Tell whether a person looks at a stream, rather than a program."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """Make rich's console for a terminal. It has no colours where NO_COLOR is set."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: object) -> None:
@@ -87,63 +63,6 @@ def heading(text: str) -> str:
 
 def _has_colours(stream: TextIO) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
-
-
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; None is an empty cell."""
-    cells = [["" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
-    if is_terminal(sys.stdout):
-        _print_rich_table(columns, cells)
-    else:
-        for line in plain_table(columns, cells):
-            click.echo(line)
-
-
-def plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Give the lines of a table: columns that begin below each other, two spaces between them."""
-    titles = [column.title for column in columns]
-    widths = [max(len(row[i]) for row in (titles, *cells)) for i in range(len(columns))]
-    for row in (titles, *cells):
-        parts = [
-            cell.rjust(width) if column.right else cell.ljust(width)
-            for cell, width, column in zip(row, widths, columns, strict=True)
-        ]
-        yield "  ".join(parts).rstrip()
-
-
-def _print_rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    least = 0
-    for number, column in enumerate(columns):
-        width = max(len(column.title), *(len(row[number]) for row in cells), 0)
-        if not column.no_wrap:
-            width = min(width, _NARROWEST)
-        least += width + _GAP
-        table.add_column(
-            column.title,
-            no_wrap=column.no_wrap,
-            min_width=width,
-            overflow="fold",
-            justify="right" if column.right else "left",
-        )
-    for row in cells:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    screen = console()
-    # What does not fit is broken by the terminal: better than columns of five letters.
-    screen.print(table, width=max(screen.width, least), crop=False)
-
-
-_GAP = 2
-"""Spaces between two columns."""
-_NARROWEST = 30
-"""How far a column may be squeezed by others before the table is wider than the terminal."""
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def seconds(value: float | None) -> str:
@@ -186,7 +105,12 @@ def progress_text(progress: Mapping[str, Any] | None) -> str:
         parts.append(str(message))
     if fields:
         parts.append(json.dumps(fields, ensure_ascii=False))
-    return _one_line(" ".join(parts))
+    return one_line(" ".join(parts))
+
+
+def one_line(text: str) -> str:
+    """Give a text without line breaks, and with one space between its words."""
+    return " ".join(text.split())
 
 
 def cut(text: str, most: int) -> str:

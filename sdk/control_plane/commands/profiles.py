@@ -1,14 +1,21 @@
 """The commands `control-plane profiles` and `control-plane profiles use`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import os
+from dataclasses import replace
 
 import click
 
+from control_plane._http.profiles import (
+    KEY_VARIABLE,
+    PROFILE_VARIABLE,
+    URL_VARIABLE,
+    load_profiles,
+    save_profiles,
+)
 from control_plane.commands.exits import CommandError, told_plainly
 from control_plane.commands.names import complete_profile
-from control_plane.commands.output import Column, json_option, print_json, print_table, remark
+from control_plane.commands.output import json_option, print_json, remark
+from control_plane.commands.tables import Column, print_table
 
 
 @click.group(invoke_without_command=True, short_help="List the servers that login has kept.")
@@ -16,13 +23,6 @@ from control_plane.commands.output import Column, json_option, print_json, print
 @click.pass_context
 def profiles(ctx: click.Context, *, as_json: bool) -> None:
     """List the servers that `login` has kept; `profiles use NAME` makes one the default."""
-    from control_plane._http.profiles import (
-        KEY_VARIABLE,
-        PROFILE_VARIABLE,
-        URL_VARIABLE,
-        load_profiles,
-    )
-
     if ctx.invoked_subcommand is not None:
         return
     with told_plainly():
@@ -59,10 +59,6 @@ def profiles(ctx: click.Context, *, as_json: bool) -> None:
 @json_option
 def use(*, name: str, as_json: bool) -> None:
     """Make the profile NAME the default."""
-    from dataclasses import replace
-
-    from control_plane._http.profiles import load_profiles, save_profiles
-
     with told_plainly():
         found = load_profiles()
         chosen = found.choose(name)

@@ -2,20 +2,18 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
-    from control_plane.models import ChildInvocation
+from control_plane._http.client import Client
+from control_plane.models import ChildInvocation
 
-_PAGE = 50
+CALLS_PER_PAGE = 50
 
 
 @dataclass
 class Node:
     """A call in the tree."""
 
-    call: "ChildInvocation"
+    call: ChildInvocation
     children: list["Node"] = field(default_factory=list)
     """Newest first."""
     has_more: bool = False
@@ -42,7 +40,7 @@ class Tree:
         }
 
 
-def grow(client: "Client", invocation_id: str, *, depth: int, most: int) -> Tree:
+def read_tree(client: Client, invocation_id: str, *, depth: int, most: int) -> Tree:
     """Ask for the calls below one, a generation at a time: what is left out is at the bottom.
 
     Args:
@@ -63,7 +61,7 @@ def grow(client: "Client", invocation_id: str, *, depth: int, most: int) -> Tree
         offset: str | None = None
         while True:
             # Below the last generation, and with nothing left, only whether there are any.
-            size = min(left, _PAGE) if level <= depth else 0
+            size = min(left, CALLS_PER_PAGE) if level <= depth else 0
             page = client.list_children(parent_id, offset=offset, max_results=size)
             for call in page.invocations:
                 child = Node(call)

@@ -1,132 +1,35 @@
 """Waiting for a call's end: what is shown meanwhile, what is printed at the end."""
 
-# ruff: noqa: PLC0415 - rich takes longer to import than the rest of a command
-
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from control_plane._call.invocation import result_of
+from control_plane._http.client import Client
+from control_plane._http.follower import Follower, Line, Output
 from control_plane.commands import output
 from control_plane.commands.exits import CommandError, Exit, as_command_error, exit_of_phase
+from control_plane.errors import (
+    ControlPlaneError,
+    InvocationFailedError,
+    ServerConnectionError,
+    ServerUnavailableError,
+    WaitTimeoutError,
+)
+from control_plane.models import InvocationInfo, InvocationPath
 
 if TYPE_CHECKING:
-    from control_plane._http.client import Client
-    from control_plane.models import Execution, InvocationInfo, InvocationPath
-
-_SHORTEST_PAUSE = 0.1
-_LONGEST_PAUSE = 1.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of an execution's output."""
-
-    execution: "Execution"
-    text: str
-
-
-@dataclass
-class LogReader:
-    """Reads an execution's output as far as it goes, again and again."""
-
-    since: float | None = None
-    tail: int | None = None
-    ended: bool = False
-    _offset: str | None = field(default=None, init=False)
-
-    def read(
-        self, client: "Client", path: "InvocationPath", execution: "Execution"
-    ) -> Iterator[str]:
-        """Give the lines that are there and were not given before.
-
-        `execution` must have been read before: if it was TERMINATED then, this sees all lines.
-        """
-        while not self.ended:
-            first = self._offset is None
-            page = client.get_logs(
-                path,
-                execution.execution_id,
-                offset=self._offset,
-                since=self.since if first else None,
-                tail=self.tail if first else None,
-            )
-            yield from page.log_lines
-            if page.next_offset is None:
-                # Before there is a worker, there is neither a line nor an offset.
-                waits = first and not page.log_lines and execution.worker_status != "TERMINATED"
-                self.ended = not waits
-                return
-            self._offset = page.next_offset
-            if not page.log_lines:
-                return
-
-
-def watch(
-    client: "Client",
-    path: "InvocationPath",
-    *,
-    timeout: float | None = None,
-    readers: dict[str, LogReader] | None = None,
-    first_attempt: int = 1,
-) -> "Iterator[InvocationInfo | Line]":
-    """Give a call's state as often as it changes, and its lines as they come, until it has ended.
-
-    The last state is given after the last line.
-
-    Args:
-        client: the server.
-        path: the call.
-        timeout: seconds to watch at most.
-        readers: the readers of the executions' output by their ids, which is added to; None for
-            no output.
-        first_attempt: the first one whose output is wanted.
-
-    Raises:
-        WaitTimeoutError: it has not ended in time.
-    """
-    # Imported here, so that `--help` is quick.
-    from control_plane.errors import WaitTimeoutError
-
-    until = None if timeout is None else time.monotonic() + timeout
-    pause, seen = 0.0, None
-    while True:
-        began = time.monotonic()
-        left = _LONGEST_PAUSE if until is None else max(0.0, until - began)
-        info = client.get_invocation(path, wait=min(pause, left))
-        is_news = info.raw != seen
-        if is_news and not info.has_ended:
-            yield info
-        seen = info.raw
-        if readers is not None:
-            for execution in info.executions:
-                if execution.attempt >= first_attempt:
-                    reader = readers.setdefault(execution.execution_id, LogReader())
-                    for text in reader.read(client, path, execution):
-                        is_news = True
-                        yield Line(execution, text)
-        if info.has_ended:
-            yield info
-            return
-        if until is not None and time.monotonic() >= until:
-            raise WaitTimeoutError(
-                f"{info.invocation_id} has not ended within {timeout:g} seconds; it is "
-                f"{info.phase}, and goes on"
-            )
-        pause = _SHORTEST_PAUSE if is_news else min(max(pause, _SHORTEST_PAUSE) * 1.5, 1.0)
-        # A server that is being stopped answers at once.
-        time.sleep(max(0.0, _SHORTEST_PAUSE / 2 - (time.monotonic() - began)))
+    from control_plane.commands.terminal import StatusLine
 
 
 class Display(Protocol):
     """Where states and lines are shown while one waits."""
 
-    def state(self, info: "InvocationInfo") -> None:
+    def state(self, info: InvocationInfo) -> None:
         """Show how it is."""
         ...
 
@@ -135,8 +38,8 @@ class Display(Protocol):
         ...
 
 
-class _Silence:
-    def state(self, info: "InvocationInfo") -> None:
+class _NoDisplay:
+    def state(self, info: InvocationInfo) -> None:
         pass
 
     def line(self, line: Line) -> None:
@@ -146,7 +49,7 @@ class _Silence:
 class _JsonLines:
     """Each event as a JSON object on a line of standard output."""
 
-    def state(self, info: "InvocationInfo") -> None:
+    def state(self, info: InvocationInfo) -> None:
         _json_line({"event": "state", "invocation": info.raw})
 
     def line(self, line: Line) -> None:
@@ -160,7 +63,7 @@ class _PlainLines:
         self._said = ""
         self._progress = ""
 
-    def state(self, info: "InvocationInfo") -> None:
+    def state(self, info: InvocationInfo) -> None:
         said, progress = _state_text(info), output.progress_text(info.progress)
         if said != self._said:
             click.echo(f"[{said}]", err=True)
@@ -172,36 +75,22 @@ class _PlainLines:
         click.echo(line.text, err=True)
 
 
-class _Status:
-    """On a terminal: a line that changes, below the output."""
+class _TerminalDisplay:
+    """A line that changes, below the output."""
 
-    def __init__(self) -> None:
-        from rich.status import Status
+    def __init__(self, status: "StatusLine") -> None:
+        self._status = status
 
-        self._console = output.console(stderr=True)
-        self.status = Status("", console=self._console, refresh_per_second=8)
-
-    def state(self, info: "InvocationInfo") -> None:
-        from rich.text import Text
-
-        text = Text()
-        text.append(info.phase, style=output.STYLES.get(info.phase, ""))
-        rest = _state_text(info)[len(info.phase) :]
-        if rest:
-            text.append(rest, style="dim")
+    def state(self, info: InvocationInfo) -> None:
+        detail = _state_text(info).removeprefix(info.phase)
         progress = output.progress_text(info.progress)
-        if progress:
-            text.append(f"  {progress}")
-        text.no_wrap, text.overflow = True, "ellipsis"
-        self.status.update(text)
+        self._status.show(info.phase, detail=detail, progress=progress)
 
     def line(self, line: Line) -> None:
-        from rich.text import Text
-
-        self._console.print(Text.from_ansi(line.text), soft_wrap=True)
+        self._status.print(line.text)
 
 
-def _state_text(info: "InvocationInfo") -> str:
+def _state_text(info: InvocationInfo) -> str:
     parts = [info.phase]
     if info.queue_position is not None:
         parts.append(f"place {info.queue_position} in the queue")
@@ -212,12 +101,7 @@ def _state_text(info: "InvocationInfo") -> str:
 
 def log_event(line: Line) -> dict[str, object]:
     """Give a line of output as JSON."""
-    execution = line.execution
-    return {
-        "execution_id": execution.execution_id,
-        "attempt": execution.attempt,
-        "line": line.text,
-    }
+    return {"execution_id": line.execution_id, "attempt": line.attempt, "line": line.text}
 
 
 def _json_line(value: object) -> None:
@@ -227,26 +111,20 @@ def _json_line(value: object) -> None:
 @contextmanager
 def _display(*, follow: bool, as_json: bool) -> Iterator[Display]:
     if as_json:
-        yield _JsonLines() if follow else _Silence()
+        yield _JsonLines() if follow else _NoDisplay()
     elif output.is_terminal(sys.stderr):
-        display = _Status()
-        with display.status:
-            yield display
+        # Imported here: rich takes longer to import than the rest of a command.
+        from control_plane.commands import terminal  # noqa: PLC0415 - see above
+
+        with terminal.StatusLine() as status:
+            yield _TerminalDisplay(status)
     else:
-        yield _PlainLines() if follow else _Silence()
+        yield _PlainLines() if follow else _NoDisplay()
 
 
 @contextmanager
-def goes_on_without_us(client: "Client", invocation_id: str) -> Iterator[None]:
+def goes_on_without_us(client: Client, invocation_id: str) -> Iterator[None]:
     """Say, when waiting ends early, that the call does not."""
-    # Imported here, so that `--help` is quick.
-    from control_plane.errors import (
-        ControlPlaneError,
-        ServerConnectionError,
-        ServerUnavailableError,
-        WaitTimeoutError,
-    )
-
     cancel = f"`control-plane cancel {invocation_id}` cancels it"
     try:
         yield
@@ -254,7 +132,7 @@ def goes_on_without_us(client: "Client", invocation_id: str) -> Iterator[None]:
         click.echo(f"\n{invocation_id} goes on; {cancel}", err=True)
         sys.exit(Exit.INTERRUPTED)
     except WaitTimeoutError as error:
-        raise CommandError(f"{error}; {cancel}", Exit.STILL_RUNNING) from None
+        raise CommandError(f"{error}, and goes on; {cancel}", Exit.STILL_RUNNING) from None
     except (ServerConnectionError, ServerUnavailableError) as error:
         told: ControlPlaneError = error
         message = as_command_error(told, server=client.url).message
@@ -262,8 +140,8 @@ def goes_on_without_us(client: "Client", invocation_id: str) -> Iterator[None]:
 
 
 def wait_and_end(
-    client: "Client",
-    path: "InvocationPath",
+    client: Client,
+    path: InvocationPath,
     *,
     follow: bool,
     as_json: bool,
@@ -279,14 +157,16 @@ def wait_and_end(
             as a line.
         timeout: seconds to wait at most.
     """
-    readers: dict[str, LogReader] | None = {} if follow else None
     last: InvocationInfo | None = None
     with goes_on_without_us(client, path.invocation_id):
-        # In here: whoever has seen the id may press Ctrl-C.
+        # In here: a person who has seen the id may press Ctrl-C.
         if not as_json:
             click.echo(path.invocation_id, err=True)
+        follower = Follower(
+            client.exchange, path, output=Output() if follow else None, timeout=timeout
+        )
         with _display(follow=follow, as_json=as_json) as display:
-            for event in watch(client, path, timeout=timeout, readers=readers):
+            for event in client.iterate(follower.events()):
                 if isinstance(event, Line):
                     display.line(event)
                 else:
@@ -304,11 +184,7 @@ def wait_and_end(
     sys.exit(exit_of_phase(last.phase))
 
 
-def _print_result(info: "InvocationInfo") -> None:
-    # Imported here, so that `--help` is quick.
-    from control_plane._call.invocation import result_of
-    from control_plane.errors import ControlPlaneError, InvocationFailedError
-
+def _print_result(info: InvocationInfo) -> None:
     try:
         value = result_of(info)
     except InvocationFailedError as error:

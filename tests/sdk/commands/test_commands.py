@@ -206,7 +206,7 @@ def test_the_tree_of_what_a_call_has_called(run: CommandLine) -> None:
     assert len(run("describe", invocation_id, "--children", "2", "--json").json["children"]) == 2
     assert run("describe", invocation_id, "--depth", "0", "--json").json["children"] == []
     child = run("describe", whole["children"][0]["invocation_id"]).stdout
-    assert f"sum_of_squares {invocation_id}" in child
+    assert re.search(rf"^Parent +sum_of_squares {invocation_id}$", child, re.MULTILINE)
 
 
 def test_lists_of_projects_functions_versions_and_calls(run: CommandLine, version: str) -> None:

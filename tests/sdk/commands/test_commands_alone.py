@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from control_plane._http.client import Client
 from control_plane._http.profiles import Profile, load_profiles, profiles_file
-from control_plane.commands.output import Column, plain_table, progress_text, seconds
+from control_plane.commands.output import progress_text, seconds
+from control_plane.commands.tables import Column, plain_table
 
 from tests.support.sdk.command_line import CommandLine, Terminal
 from tests.support.sdk.gateway import INVOCATION, Gateway, Scripted
