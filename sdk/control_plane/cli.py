@@ -1,20 +1,21 @@
-"""The `control-plane` command: a group whose subcommands are found, not listed.
+"""The `control-plane` command: a group whose subcommands are imported when they are used.
 
-Any installed package adds commands through entry points in the group `control_plane.commands`; each
-names a `click.Command`. A command's module is imported when the command is used, and for the
-group's own help, so such modules must be light: heavy imports belong into the function bodies.
+The SDK's own commands stand in a table. Any installed package adds more through entry points in the
+group `control_plane.commands`; each names a `click.Command`. The group's help imports those of
+other packages than this project's, so their modules must be light.
 """
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
 
 from control_plane.commands.exits import EPILOG
+from control_plane.commands.table import SDK_COMMANDS, SERVER_COMMANDS
 
 ENTRY_POINT_GROUP = "control_plane.commands"
 
-_COMMANDS_OF_THE_SERVER = ("api", "demo", "loop", "migrate", "openapi", "run", "up", "worker")
-"""Not listed where they are not installed, but explained to those who try them."""
 _SERVER_IS_MISSING = (
     "`control-plane {name}` is part of the server, and only the SDK is installed here. Install the "
     "server from the control-plane repository: `make install` in it. With a server elsewhere, "
@@ -22,24 +23,54 @@ _SERVER_IS_MISSING = (
 )
 
 
+class LazyCommand(click.Command):
+    """Stands for a command on the help page; the command itself is imported when it is used."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        load: Callable[[], click.Command],
+        text: str | None = None,
+        short_help: str | None = None,
+    ) -> None:
+        super().__init__(name, help=text, short_help=short_help)
+        self._load = load
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's
+    ) -> click.Context:
+        """Make the context of the command itself, which click then goes on with."""
+        return self._load().make_context(info_name, args, parent, **extra)
+
+
 class InstalledCommands(click.Group):
-    """A group that looks its commands up among the entry points of the installed packages."""
+    """A group of the SDK's commands, and of those among the installed packages' entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Give the names of all commands, without importing them."""
-        return sorted({*super().list_commands(ctx), *_found()})
+        return sorted({*super().list_commands(ctx), *SDK_COMMANDS, *_found()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; a stub that says why stands in for one that cannot be imported."""
+        """Give a command; a stub that says why stands in for one that cannot be imported."""
         known = super().get_command(ctx, cmd_name)
         if known is not None:
             return known
+        if cmd_name in SDK_COMMANDS:
+            place, short_help = SDK_COMMANDS[cmd_name]
+            own = EntryPoint(cmd_name, f"control_plane.commands.{place}", ENTRY_POINT_GROUP)
+            return LazyCommand(cmd_name, short_help=short_help, load=lambda: _load(own))
         entry_point = _found().get(cmd_name)
-        if entry_point is not None:
-            return _load(entry_point)
-        if cmd_name in _COMMANDS_OF_THE_SERVER:
+        if cmd_name not in SERVER_COMMANDS:
+            return None if entry_point is None else _load(entry_point)
+        if entry_point is None:
             return _complaining(cmd_name, _SERVER_IS_MISSING.format(name=cmd_name))
-        return None
+        found = entry_point
+        return LazyCommand(cmd_name, text=SERVER_COMMANDS[cmd_name], load=lambda: _load(found))
 
 
 def _found() -> dict[str, EntryPoint]:

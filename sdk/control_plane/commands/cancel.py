@@ -1,18 +1,15 @@
 """The command `control-plane cancel`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
+from control_plane.commands.exits import Exit, as_command_error
 from control_plane.commands.output import coloured, json_option, print_json
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
-    from control_plane.models import InvocationInfo
+from control_plane.errors import ConflictError, NotFoundError
+from control_plane.models import InvocationInfo
 
 
 @click.command(short_help="Cancel calls and what they have called.")
@@ -20,15 +17,12 @@ if TYPE_CHECKING:
 @click.option("--wait", is_flag=True, help="Wait until they have ended and their workers are gone.")
 @json_option
 @server_options
-def cancel(*, client: "Client", invocation_ids: tuple[str, ...], wait: bool, as_json: bool) -> None:
+def cancel(*, client: Client, invocation_ids: tuple[str, ...], wait: bool, as_json: bool) -> None:
     """Cancel calls, and all that they have called in turn.
 
     A call that has ended already is left as it is; that is no error. The other calls are cancelled
     also if one of them does not exist.
     """
-    from control_plane.commands.exits import Exit, as_command_error
-    from control_plane.errors import NotFoundError
-
     found: list[InvocationInfo] = []
     missing = False
     for invocation_id in dict.fromkeys(invocation_ids):
@@ -48,9 +42,7 @@ def cancel(*, client: "Client", invocation_ids: tuple[str, ...], wait: bool, as_
         sys.exit(Exit.NOT_FOUND)
 
 
-def _cancel(client: "Client", invocation_id: str) -> "InvocationInfo":
-    from control_plane.errors import ConflictError
-
+def _cancel(client: Client, invocation_id: str) -> InvocationInfo:
     info = client.find_invocation(invocation_id)
     if info.has_ended:
         return info

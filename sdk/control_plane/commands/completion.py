@@ -1,8 +1,7 @@
 """The command `control-plane completion`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import click
+from click.shell_completion import get_completion_class
 
 PROGRAM = "control-plane"
 VARIABLE = "_CONTROL_PLANE_COMPLETE"
@@ -10,7 +9,8 @@ VARIABLE = "_CONTROL_PLANE_COMPLETE"
 
 @click.command(short_help="Print the script for completion in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(*, shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, *, shell: str) -> None:
     """Print the script that lets a shell complete commands, options and names.
 
     \b
@@ -21,10 +21,6 @@ def completion(*, shell: str) -> None:
 
     The names of projects and functions come from the server, if it answers quickly.
     """  # noqa: D301 - \b is click's mark
-    from click.shell_completion import get_completion_class
-
-    from control_plane.cli import control_plane
-
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click has all three
-    click.echo(kind(control_plane, {}, PROGRAM, VARIABLE).source())
+    click.echo(kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())

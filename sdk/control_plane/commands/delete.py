@@ -1,19 +1,15 @@
 """The command `control-plane delete`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
 from control_plane.commands.names import complete_project
 from control_plane.commands.output import is_terminal, json_option, print_json, remark
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
+from control_plane.errors import NotFoundError
 
 _PAUSE_SECONDS = 0.5
 
@@ -24,13 +20,11 @@ _PAUSE_SECONDS = 0.5
 @click.option("--wait", is_flag=True, help="Wait until it is gone.")
 @json_option
 @server_options
-def delete(*, client: "Client", project: str, yes: bool, wait: bool, as_json: bool) -> None:
+def delete(*, client: Client, project: str, yes: bool, wait: bool, as_json: bool) -> None:
     """Delete PROJECT: its versions with their code, its calls and their logs.
 
     What runs in it is cancelled. It is gone when nothing runs any more.
     """
-    from control_plane.errors import NotFoundError
-
     found = client.get_project(project)
     if not yes:
         if not is_terminal(sys.stdin):

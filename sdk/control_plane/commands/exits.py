@@ -4,13 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 from urllib.parse import unquote
 
 import click
 
-if TYPE_CHECKING:
-    from control_plane.errors import ApiError, ControlPlaneError
+from control_plane import errors
 
 
 class Exit(IntEnum):
@@ -44,7 +43,7 @@ Exit status:
 """
 """For the help of the group and of the commands that end as a call has ended."""
 
-_OF_PHASES = {
+STATUSES_OF_PHASES = {
     "SUCCEEDED": Exit.OK,
     "CANCELLED": Exit.CANCELLED,
     "TIMED_OUT": Exit.TIMED_OUT,
@@ -61,7 +60,7 @@ class CommandError(click.ClickException):
 
 def exit_of_phase(phase: str) -> Exit:
     """Give the status for a call that has ended so."""
-    return _OF_PHASES.get(phase, Exit.FAILED)
+    return STATUSES_OF_PHASES.get(phase, Exit.FAILED)
 
 
 @contextmanager
@@ -71,12 +70,9 @@ def told_plainly(server: str | None = None) -> Iterator[None]:
     Args:
         server: the address that the line names, where it is known.
     """
-    # Imported here, so that `--help` is quick.
-    from control_plane.errors import ControlPlaneError  # noqa: PLC0415 - see above
-
     try:
         yield
-    except ControlPlaneError as error:
+    except errors.ControlPlaneError as error:
         raise as_command_error(error, server=server) from None
     except KeyboardInterrupt:
         interrupted()
@@ -88,11 +84,8 @@ def interrupted() -> NoReturn:
     sys.exit(Exit.INTERRUPTED)
 
 
-def as_command_error(error: "ControlPlaneError", *, server: str | None) -> CommandError:
+def as_command_error(error: errors.ControlPlaneError, *, server: str | None) -> CommandError:
     """Say what is wrong and what to do about it."""
-    # Imported here, so that `--help` is quick.
-    from control_plane import errors  # noqa: PLC0415 - see above
-
     message, status = str(error), Exit.FAILED
     match error:
         case errors.ConfigurationError():
@@ -113,7 +106,7 @@ def as_command_error(error: "ControlPlaneError", *, server: str | None) -> Comma
     return CommandError(message, status)
 
 
-_MISSING = (
+MISSING_THINGS = (
     ("A project", "projects", "`control-plane list` shows the projects"),
     ("A version", "versions", "`control-plane list {projects} --versions` shows the versions"),
     ("A function", "functions", "`control-plane list {projects}` shows the functions"),
@@ -122,11 +115,11 @@ _MISSING = (
 )
 
 
-def _what_is_missing(error: "ApiError") -> str:
+def _what_is_missing(error: errors.ApiError) -> str:
     """Name the thing of the request's path that the server's text is about."""
     parts = [unquote(part) for part in error.request.partition(" ")[2].split("/")[1:]]
     names = dict(zip(parts[::2], parts[1::2], strict=False))
-    for beginning, kind, hint in _MISSING:
+    for beginning, kind, hint in MISSING_THINGS:
         if error.detail.startswith(beginning) and kind in names:
             if kind == "versions" and names[kind].lower() == "latest":
                 return f"The project {names['projects']!r} has no version yet; deploy one first"

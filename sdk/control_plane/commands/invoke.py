@@ -1,22 +1,18 @@
 """The command `control-plane invoke`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from control_plane._call.arguments import check_length
+from control_plane._http.client import Client
 from control_plane.commands.exits import EPILOG
 from control_plane.commands.names import complete_function, complete_project
 from control_plane.commands.output import json_option, print_json
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
+from control_plane.commands.watching import wait_and_end
 
 
 @click.command(epilog=EPILOG, short_help="Call a function and print its result.")
@@ -50,7 +46,7 @@ if TYPE_CHECKING:
 @server_options
 def invoke(
     *,
-    client: "Client",
+    client: Client,
     project: str,
     function: str,
     input_: str | None,
@@ -70,8 +66,6 @@ def invoke(
       control-plane invoke shop greet --input '{"name": "Ada"}'
       control-plane invoke shop total --input @orders.json --follow
     """  # noqa: D301 - \b is click's mark
-    from control_plane.commands.watching import wait_and_end
-
     if follow and not wait:
         raise click.UsageError("--follow waits for the end, --detach does not: give one of them")
     if timeout is not None and not wait:

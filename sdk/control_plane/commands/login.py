@@ -1,20 +1,23 @@
 """The commands `control-plane login` and `control-plane logout`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
+from control_plane._http.profiles import (
+    KEY_VARIABLE,
+    URL_VARIABLE,
+    Profile,
+    check_url,
+    load_profiles,
+    save_profiles,
+)
 from control_plane.commands.exits import CommandError, Exit, told_plainly
 from control_plane.commands.names import complete_profile
 from control_plane.commands.output import is_terminal, json_option, print_json, remark
-
-if TYPE_CHECKING:
-    from control_plane._http.profiles import Profile
 
 _USUAL_URL = "http://127.0.0.1:5000"
 _USUAL_NAME = "default"
@@ -44,16 +47,6 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
     and the key with --key-file, CONTROL_PLANE_API_KEY, or on standard input. Both are tried
     before they are written down. The server becomes the default one.
     """
-    from control_plane._http.client import Client
-    from control_plane._http.profiles import (
-        KEY_VARIABLE,
-        URL_VARIABLE,
-        Profile,
-        check_url,
-        load_profiles,
-        save_profiles,
-    )
-
     with told_plainly():
         profiles = load_profiles()
         url = check_url(
@@ -76,7 +69,7 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
             remark(f"{variable} is set, and goes before the profile")
 
 
-def _ask_for_url(known: "Profile | None") -> str:
+def _ask_for_url(known: Profile | None) -> str:
     if not is_terminal(sys.stdin):
         raise click.UsageError("Which server? Give --url, or set CONTROL_PLANE_API_URL")
     return str(
@@ -90,7 +83,7 @@ def _read_key(key_file: str | None) -> str:
             key = Path(str(key_file)).read_text("utf-8").strip()
         except (OSError, ValueError) as error:
             raise click.UsageError(f"--key-file cannot be read: {error}") from None
-    elif key_file is None and (given := os.environ.get("CONTROL_PLANE_API_KEY")):
+    elif key_file is None and (given := os.environ.get(KEY_VARIABLE)):
         key = given
     elif key_file is None and is_terminal(sys.stdin):
         key = click.prompt("API key", hide_input=True, err=True)
@@ -106,8 +99,6 @@ def _read_key(key_file: str | None) -> str:
 @json_option
 def logout(*, name: str | None, as_json: bool) -> None:
     """Forget the profile NAME, or the default one, with its key."""
-    from control_plane._http.profiles import load_profiles, save_profiles
-
     with told_plainly():
         profiles = load_profiles()
         profiles.choose(name)

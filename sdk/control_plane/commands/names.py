@@ -1,12 +1,11 @@
 """Completion of names in a shell: asks the server for a moment, and says nothing if that fails."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
+from control_plane._http.client import Client
+from control_plane._http.profiles import load_profiles
 
 _SECONDS = 1.5
 _MOST = 500
@@ -39,21 +38,15 @@ def complete_function(ctx: click.Context, _: click.Parameter, incomplete: str) -
 def complete_profile(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Give the profiles whose names begin so."""
     try:
-        # Imported here, so that `--help` is quick.
-        from control_plane._http.profiles import load_profiles  # noqa: PLC0415 - see above
-
         return sorted(name for name in load_profiles().profiles if name.startswith(incomplete))
     except Exception:  # noqa: BLE001 - whatever is wrong, a shell's line is no place to say it
         return []
 
 
 def _ask(
-    ctx: click.Context, names: "Callable[[Client], Iterable[str]]", incomplete: str
+    ctx: click.Context, names: Callable[[Client], Iterable[str]], incomplete: str
 ) -> list[str]:
     try:
-        # Imported here, so that `--help` is quick.
-        from control_plane._http.client import Client  # noqa: PLC0415 - see above
-
         given = {name: ctx.params.get(name) for name in ("url", "key", "profile")}
         with Client(**given, timeout=_SECONDS, patience=0.0) as client:
             return [name for name in names(client) if name.startswith(incomplete)][:_MOST]

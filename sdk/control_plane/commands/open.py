@@ -1,17 +1,13 @@
 """The command `control-plane open`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._http.client import Client
+from control_plane.commands.exits import CommandError
 from control_plane.commands.output import is_terminal, json_option, print_json
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
 
 
 @click.command("open", short_help="Print a call's address in Temporal's UI.")
@@ -19,10 +15,8 @@ if TYPE_CHECKING:
 @click.option("--browser", is_flag=True, help="Open it in a browser too, on a terminal.")
 @json_option
 @server_options
-def open_(*, client: "Client", invocation_id: str, browser: bool, as_json: bool) -> None:
+def open_(*, client: Client, invocation_id: str, browser: bool, as_json: bool) -> None:
     """Print the address of a call in Temporal's web UI."""
-    from control_plane.commands.exits import CommandError
-
     url = client.find_invocation(invocation_id).temporal_url
     if url is None:
         raise CommandError(

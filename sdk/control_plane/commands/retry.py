@@ -1,17 +1,12 @@
 """The command `control-plane retry`."""
 
-# ruff: noqa: PLC0415 - quick --help
-
-from typing import TYPE_CHECKING
-
 import click
 
+from control_plane._http.client import Client
 from control_plane.commands.exits import EPILOG
 from control_plane.commands.output import json_option, print_json
 from control_plane.commands.server import server_options
-
-if TYPE_CHECKING:
-    from control_plane._http.client import Client
+from control_plane.commands.watching import wait_and_end
 
 
 @click.command(epilog=EPILOG, short_help="Make a call again.")
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
 @server_options
 def retry(
     *,
-    client: "Client",
+    client: Client,
     invocation_id: str,
     follow: bool,
     wait: bool,
@@ -39,8 +34,6 @@ def retry(
 
     With --wait or --follow it ends as `invoke` does.
     """
-    from control_plane.commands.watching import wait_and_end
-
     if timeout is not None and not (wait or follow):
         raise click.UsageError("--timeout is for --wait and --follow")
     old = client.find_invocation(invocation_id)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import click
 
+from control_plane._http.client import Client
 from control_plane.commands.exits import told_plainly
 from control_plane.commands.names import complete_profile
 
@@ -37,11 +38,11 @@ def server_options(command: Callable[..., R]) -> Callable[..., R]:
     def with_client(
         *args: object, url: str | None, key: str | None, profile: str | None, **kwargs: object
     ) -> R:
-        with told_plainly():
-            # Imported here, so that `--help` is quick.
-            from control_plane._http.client import Client  # noqa: PLC0415 - see above
-
-            with Client(url, key, profile=profile) as client, told_plainly(client.url):
-                return command(*args, client=client, **kwargs)
+        with (
+            told_plainly(),
+            Client(url, key, profile=profile) as client,
+            told_plainly(client.url),
+        ):
+            return command(*args, client=client, **kwargs)
 
     return with_client
