@@ -1,10 +1,8 @@
 """control-plane: write functions for the control plane, and talk to it.
 
-This module stays light: every worker imports it before the user's function runs. So what only
-callers need is imported when it is first asked for.
+This module stays light: every worker imports it before the user's function runs. So everything in
+it is imported when it is first asked for.
 """
-
-from control_plane._inside.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +22,12 @@ if TYPE_CHECKING:
         ConflictError,
         ControlPlaneError,
         DefinitionError,
+        Interrupted,
+        InvocationCancelled,
         InvocationCancelledError,
         InvocationError,
         InvocationFailedError,
+        InvocationTimedOut,
         InvocationTimedOutError,
         NotFoundError,
         NotInFunctionError,
@@ -67,8 +68,8 @@ __all__ = [
     "progress",
 ]
 
-# No module may bear the name of something that is given here: when it is imported, Python would put
-# it in that thing's place.
+# No module may have the name of something that is given here: Python would put the module in that
+# thing's place when it is imported.
 _MODULES = {
     "AsyncClient": "_http.async_client",
     "Client": "_http.client",

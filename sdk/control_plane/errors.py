@@ -1,7 +1,9 @@
-"""What may go wrong when one talks to a control plane.
+"""The errors that this library raises.
 
-Everything that this library raises on its own account derives from `ControlPlaneError`. What stops
-a function inside its worker does not: see `control_plane._inside.interruption`.
+Everything that this library raises on its own account derives from `ControlPlaneError`. What a
+function sees when the control plane ends it derives from `Interrupted`.
+
+This module stays light: every worker imports it before the user's function runs.
 """
 
 TYPE_CHECKING = False
@@ -22,7 +24,7 @@ class NotInFunctionError(ControlPlaneError):
 
 
 class ConfigurationError(ControlPlaneError):
-    """It is not said which server is meant, or which key it wants, or which project."""
+    """Nothing says which server is meant, or which key it wants, or which project."""
 
 
 class ServerConnectionError(ControlPlaneError, ConnectionError):
@@ -99,8 +101,30 @@ class InvocationFailedError(InvocationError):
 
 
 class InvocationCancelledError(InvocationError):
-    """The invocation was cancelled: by somebody, with its parent, or with its project."""
+    """The invocation was cancelled: by a caller, with its parent, or with its project."""
 
 
 class InvocationTimedOutError(InvocationError):
+    """The invocation's time limit, counted from its creation, has passed."""
+
+
+# What a function sees when the control plane ends it before it has returned. The control plane asks
+# a worker to stop with SIGTERM and kills it after a grace time. The runner turns the first SIGTERM
+# into one of these exceptions, raised inside the user's function, which may catch it to clean up.
+# Whatever a function does then, there is no further attempt unless another exception leaves it.
+
+
+class Interrupted(BaseException):
+    """The control plane ends this execution.
+
+    Derives from BaseException, as KeyboardInterrupt does, so that `except Exception` in a function
+    does not swallow it.
+    """
+
+
+class InvocationCancelled(Interrupted):
+    """A caller has cancelled the invocation, its parent, or its project."""
+
+
+class InvocationTimedOut(Interrupted):
     """The invocation's time limit, counted from its creation, has passed."""

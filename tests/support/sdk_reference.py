@@ -33,9 +33,9 @@ CHAPTERS: dict[str, list[str]] = {
         "_inside.context.current",
         "_inside.context.Current",
         "_inside.progress_report.progress",
-        "_inside.interruption.Interrupted",
-        "_inside.interruption.InvocationCancelled",
-        "_inside.interruption.InvocationTimedOut",
+        "errors.Interrupted",
+        "errors.InvocationCancelled",
+        "errors.InvocationTimedOut",
     ],
     "Call functions": [
         "_call.functions.Function",

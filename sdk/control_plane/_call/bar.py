@@ -1,4 +1,4 @@
-"""What shows how far a `map` is: a bar on the terminal, or what the caller brings."""
+"""Shows how far a `map` is: with a bar on the terminal, or through a function of the caller's."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

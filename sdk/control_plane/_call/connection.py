@@ -1,4 +1,4 @@
-"""The clients that functions and invocations use where none is given to them."""
+"""The clients that functions and invocations use where the caller gives them none."""
 
 import asyncio
 import atexit
@@ -12,8 +12,8 @@ from control_plane._http.client import Client
 from control_plane._http.profiles import Profile, find_server
 from control_plane._inside.context import current_or_none
 
-_WORKER_PATIENCE_SECONDS = 300.0
-_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS_IN_WORKERS = 300.0
+_RETRY_SECONDS = 60.0
 
 
 class Connection:
@@ -27,7 +27,7 @@ class Connection:
 
     @property
     def is_given(self) -> bool:
-        """Whether somebody has chosen the server."""
+        """Whether the caller has chosen the server."""
         return self._client is not None
 
     @property
@@ -78,8 +78,8 @@ def _default_server() -> Profile:
     return find_server()
 
 
-def _patience() -> float:
-    return _PATIENCE_SECONDS if current_or_none() is None else _WORKER_PATIENCE_SECONDS
+def _retry_seconds() -> float:
+    return _RETRY_SECONDS if current_or_none() is None else _RETRY_SECONDS_IN_WORKERS
 
 
 def _default_client() -> Client:
@@ -88,12 +88,12 @@ def _default_client() -> Client:
     name = (os.getpid(), server)
     with _lock:
         if name not in _clients:
-            _clients[name] = Client(server.url, server.key, patience=_patience())
+            _clients[name] = Client(server.url, server.key, patience=_retry_seconds())
         return _clients[name]
 
 
 def _make_async_client(server: Profile) -> AsyncClient:
-    return AsyncClient(server.url, server.key, patience=_patience())
+    return AsyncClient(server.url, server.key, patience=_retry_seconds())
 
 
 def _client_of_loop(server: Profile) -> AsyncClient:

@@ -15,8 +15,7 @@ from control_plane._call.invocation import result_of
 from control_plane._http.async_client import AsyncClient
 from control_plane._http.client import BaseClient
 from control_plane._http.exchange import Steps, resolve_version
-from control_plane._inside.interruption import Interrupted
-from control_plane.errors import ConflictError, ControlPlaneError
+from control_plane.errors import ConflictError, ControlPlaneError, Interrupted
 from control_plane.models import InvocationInfo
 
 T = TypeVar("T")
@@ -39,7 +38,7 @@ class Plan:
 
 
 _CANCEL_SECONDS = 10.0
-_PATIENCE = 5.0
+_END_SECONDS = 5.0
 """Seconds for the thread of the calls to end."""
 
 
@@ -149,7 +148,7 @@ def iterate(
             # Calls below a cancelled one are cancelled with it, and there is little time.
             seconds = 0.0 if isinstance(sys.exception(), Interrupted) else _CANCEL_SECONDS
             with suppress(TimeoutError):
-                loop.submit(_end(calls, client, seconds=seconds)).result(seconds + _PATIENCE)
+                loop.submit(_end(calls, client, seconds=seconds)).result(seconds + _END_SECONDS)
 
 
 async def iterate_async(
@@ -216,7 +215,7 @@ class _LoopThread:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         # An exception that a signal has raised among the locks of futures may have left one locked.
-        self._thread.join(_PATIENCE)
+        self._thread.join(_END_SECONDS)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start some work in the loop."""

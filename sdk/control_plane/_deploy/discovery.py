@@ -43,17 +43,15 @@ class _ModuleIsMissingError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discovered:
-    """What a project consists of."""
+class Discovery:
+    """The functions that were found in a project."""
 
     functions: list[Spec]
     output: str = ""
     """What the modules printed while they were imported."""
 
 
-def discover(
-    folder: Path, *, modules: Sequence[str] = (), python: Path | None = None
-) -> Discovered:
+def discover(folder: Path, *, modules: Sequence[str] = (), python: Path | None = None) -> Discovery:
     """Find the functions of a project.
 
     In a project whose `control-plane.toml` names a `command`, they are the tables `functions.NAME`
@@ -73,7 +71,7 @@ def discover(
     folder = folder.absolute()
     declared = _declared(folder)
     if declared is not None:
-        return Discovered(functions=declared)
+        return Discovery(functions=declared)
     chosen_names = list(modules) or _configured_modules(folder)
     names = chosen_names or [_USUAL_MODULE]
     own = folder / ".venv" / "bin" / "python"
@@ -161,7 +159,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise DiscoveryError(f"{file} cannot be read: {error}") from None
 
 
-def _import(folder: Path, modules: Sequence[str], python: Path) -> Discovered:
+def _import(folder: Path, modules: Sequence[str], python: Path) -> Discovery:
     child = Path(__file__).with_name("discovery_child.py")
     with tempfile.TemporaryDirectory(prefix="control-plane-") as temporary:
         answer_file = Path(temporary) / "answer"
@@ -194,4 +192,4 @@ def _import(folder: Path, modules: Sequence[str], python: Path) -> Discovered:
     if "error" in answer:
         printed = f"\nPrinted until then:\n{output.rstrip()}" if output.strip() else ""
         raise DiscoveryError(answer["error"] + printed)
-    return Discovered(functions=answer["functions"], output=output)
+    return Discovery(functions=answer["functions"], output=output)

@@ -1,4 +1,4 @@
-"""What a function says about how far it is.
+"""`progress`: what a function says about how far it is.
 
 This module stays light, and outside of the package `runner`: while the function is in here, a
 SIGTERM must reach it as anywhere else in its code.
@@ -34,23 +34,23 @@ def progress(
         message: what it is doing.
         **fields: anything else that is JSON. All together has at most 16,384 characters.
     """
-    if _mailbox is None:
+    if _newest is None:
         return
     report = {"done": done, "total": total, "message": message}
-    _mailbox.put({name: value for name, value in report.items() if value is not None} | fields)
+    _newest.put({name: value for name, value in report.items() if value is not None} | fields)
 
 
-class Mailbox:
-    """Where the newest report lies until it is sent.
+class NewestReport:
+    """The newest report, kept until it is sent.
 
     Written without locks: a SIGTERM raises an exception in the thread of the function at any place,
     and a lock that it leaves behind would stop the worker from ending.
 
-    Whoever sends has to look for a newer report from time to time.
+    The thread that sends has to look for a newer report from time to time.
     """
 
     def __init__(self, *, start: "Callable[[], None]", complain: "Callable[[str], None]") -> None:
-        """Prepare a mailbox.
+        """Prepare; there is no report yet.
 
         Args:
             start: called before the first report, once.
@@ -62,7 +62,7 @@ class Mailbox:
         self._process_id = os.getpid()
 
     def put(self, report: "dict[str, object]") -> None:
-        """Leave a report; an earlier one that was not taken is forgotten."""
+        """Keep a report; an earlier one that was not taken is forgotten."""
         if os.getpid() != self._process_id:
             # In a process that the user's code has forked there is no thread to send it.
             return
@@ -91,10 +91,10 @@ class Mailbox:
         return self._newest
 
 
-_mailbox: Mailbox | None = None
+_newest: NewestReport | None = None
 
 
-def open_mailbox(mailbox: Mailbox) -> None:
-    """Let reports be sent from now on; the runner does that, once."""
-    global _mailbox  # noqa: PLW0603 - there is one call in a worker
-    _mailbox = mailbox
+def keep_reports_in(newest: NewestReport) -> None:
+    """Keep reports from now on, so that they are sent; the runner does that, once."""
+    global _newest  # noqa: PLW0603 - there is one call in a worker
+    _newest = newest

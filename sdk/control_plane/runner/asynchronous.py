@@ -30,15 +30,15 @@ def run(
         The JSON text of the return value; None for an async generator, whose values are reported.
 
     Raises:
-        ReportingEnded: an update could not be reported; the function was stopped.
+        NoMoreReports: an update could not be reported; the function was stopped.
         BaseException: what has left the function.
     """
     # The runner of asyncio is never closed: closing waits for the threads of the user's code, and
     # the process is about to end.
-    return asyncio.Runner().run(_Conversation(report, sigterm).run(result))
+    return asyncio.Runner().run(_AsyncCall(report, sigterm).run(result))
 
 
-class _Conversation:
+class _AsyncCall:
     """Drives the user's code in one task and turns the SIGTERM into an exception inside it."""
 
     def __init__(self, report: "Report", sigterm: "Sigterm") -> None:

@@ -4,8 +4,8 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from types import AsyncGeneratorType, GeneratorType
 
-from control_plane._inside.interruption import Interrupted
-from control_plane.runner.report import ReportingEnded
+from control_plane.errors import Interrupted
+from control_plane.runner.report import NoMoreReports
 from control_plane.runner.updates import Updates
 from control_plane.runner.values import InputError, decode_input, encode_output
 
@@ -50,7 +50,7 @@ def execute(
     """Call the function with the invocation's input and report what it yields.
 
     Raises:
-        ReportingEnded: an update could not be reported; the function was stopped.
+        NoMoreReports: an update could not be reported; the function was stopped.
     """
     try:
         arguments, keywords = decode_input(input_text)
@@ -66,7 +66,7 @@ def execute(
         else:
             sigterm.close()
             output = encode_output(result, what="The return value")
-    except ReportingEnded:
+    except NoMoreReports:
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit, too, is an end of the function
         return ending_of(error)

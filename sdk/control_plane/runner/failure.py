@@ -3,7 +3,7 @@
 import os
 import sys
 
-from control_plane._inside.interruption import InvocationCancelled
+from control_plane.errors import InvocationCancelled
 from control_plane.runner.values import escape_surrogates
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _user_traceback(error: BaseException, project_folder: str) -> str:
-    # A module of the project may bear the name of one that `traceback` needs (token.py, say).
+    # A module of the project may have the name of one that `traceback` needs (token.py, say).
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if entry not in (project_folder, "")]
     try:

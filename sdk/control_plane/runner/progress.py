@@ -1,9 +1,9 @@
-"""Sends what the function reports with `progress(...)`, in a thread and on a connection apart."""
+"""Sends what the function reports with `progress(...)`: in its own thread and connection."""
 
 import signal
 import time
 
-from control_plane._inside.progress_report import Mailbox
+from control_plane._inside.progress_report import NewestReport
 from control_plane.runner.streams import say
 from control_plane.runner.transport import NoAnswerError, Transport
 
@@ -28,7 +28,7 @@ class ProgressReports:
 
     def __init__(self, identity: "Identity", *, timeout: float = 10.0) -> None:
         """Prepare; nothing is sent yet. `timeout`: seconds for one try."""
-        self.mailbox = Mailbox(start=self._start, complain=self._complain)
+        self.newest = NewestReport(start=self._start, complain=self._complain)
         self._path = identity.execution_path + "/progress"
         self._transport = Transport(identity.api_url, api_key=identity.api_key, timeout=timeout)
         self._thread: threading.Thread | None = None
@@ -61,7 +61,7 @@ class ProgressReports:
             # Looked at first: what was reported before the end is seen below.
             is_last = ending.is_set()
             pause = PAUSE_SECONDS
-            report = self.mailbox.take()
+            report = self.newest.take()
             if report is not None and report is not self._sent:
                 if self._send(report):
                     self._sent = report

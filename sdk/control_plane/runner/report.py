@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from control_plane.runner.identity import Identity
     from control_plane.runner.sigterm import Sigterm
 
-_ALREADY_STARTED = "This execution has already started"
-_ALREADY_FINISHED = "This execution has already finished"
+ALREADY_STARTED = "This execution has already started"
+ALREADY_FINISHED = "This execution has already finished"
 
 _PATIENCE_AFTER_SIGTERM = 5.0
 
@@ -23,7 +23,7 @@ ENDED_FROM_OUTSIDE = 4
 NOT_REPORTED = 5
 
 
-class ReportingEnded(Exception):  # noqa: N818 - it is the end of the conversation, not always an error
+class NoMoreReports(Exception):  # noqa: N818 - it ends the reports, and is not always an error
     """Nothing more can be reported for this execution.
 
     Attributes:
@@ -60,7 +60,7 @@ class Report:
         grace: float = 60.0,
         least_patience: float = 10.0,
     ) -> None:
-        """Prepare the conversation; nothing is sent yet.
+        """Prepare the reports; nothing is sent yet.
 
         Args:
             identity: names the execution.
@@ -83,12 +83,12 @@ class Report:
         """Report the start and give the invocation's input.
 
         Raises:
-            ReportingEnded: another worker has started this execution, or the API is silent.
+            NoMoreReports: another worker has started this execution, or the API is silent.
         """
         answer, earlier_arrived = self._send("PUT", "/start", yields=True)
-        if answer.status == 409 and answer.detail == _ALREADY_STARTED:
+        if answer.status == 409 and answer.detail == ALREADY_STARTED:
             if not earlier_arrived:
-                raise ReportingEnded(
+                raise NoMoreReports(
                     "another worker has already started this execution", exit_code=ANOTHER_WORKER
                 )
             # Our own earlier try has started it; only its answer was lost.
@@ -101,7 +101,7 @@ class Report:
             timeout_seconds = int(info["execution_spec"]["timeout_seconds"])
             self.attempt = int(info.get("attempt", 1))
         except (KeyError, TypeError, ValueError) as error:
-            raise ReportingEnded(
+            raise NoMoreReports(
                 f"the API's answer to start cannot be read ({type(error).__name__}: {error})",
                 exit_code=NOT_REPORTED,
             ) from None
@@ -114,11 +114,11 @@ class Report:
         """Report the latest output.
 
         Raises:
-            ReportingEnded: the execution was ended from outside, or the API is silent.
+            NoMoreReports: the execution was ended from outside, or the API is silent.
         """
         try:
             answer, _ = self._send("PUT", "/update", {"latest_output": output}, yields=True)
-        except ReportingEnded:
+        except NoMoreReports:
             if self._sigterm.arrived_at is None:
                 raise
             say("the API does not answer; an update is left out because of the SIGTERM")
@@ -131,7 +131,7 @@ class Report:
         """Report the end.
 
         Raises:
-            ReportingEnded: the execution was ended from outside, or the API is silent.
+            NoMoreReports: the execution was ended from outside, or the API is silent.
             RefusedReportError: the API accepts the call but not this content.
         """
         content = {
@@ -140,7 +140,7 @@ class Report:
             "error_message": error_message,
         }
         answer, earlier_arrived = self._send("PUT", "/finish", content, yields=False)
-        if answer.status == 409 and answer.detail == _ALREADY_FINISHED and earlier_arrived:
+        if answer.status == 409 and answer.detail == ALREADY_FINISHED and earlier_arrived:
             return
         if answer.status in (413, 422):
             raise RefusedReportError(answer.detail)
@@ -155,7 +155,7 @@ class Report:
             return
         text = f"the API refused {verb}: {answer.status} {answer.detail}"
         ended = answer.status == 409
-        raise ReportingEnded(text, exit_code=ENDED_FROM_OUTSIDE if ended else NOT_REPORTED)
+        raise NoMoreReports(text, exit_code=ENDED_FROM_OUTSIDE if ended else NOT_REPORTED)
 
     def _send(
         self, method: str, verb: str, content: "dict[str, Any] | None" = None, *, yields: bool
@@ -166,7 +166,7 @@ class Report:
             The answer, and whether an earlier try may have done its work unanswered.
 
         Raises:
-            ReportingEnded: time is up.
+            NoMoreReports: time is up.
         """
         arrived = False
         tries = 0
@@ -189,7 +189,7 @@ class Report:
                 trouble = f"{answer.status} {answer.detail}"
                 pause = max(pause, min(answer.retry_after, 60.0))
             if time.monotonic() + pause > self._patience_ends_at(give_up_at, yields=yields):
-                raise ReportingEnded(
+                raise NoMoreReports(
                     f"the API did not take {verb[1:] or 'a request'} in {tries} tries, the last: "
                     f"{trouble}",
                     exit_code=NOT_REPORTED,

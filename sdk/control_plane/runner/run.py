@@ -5,13 +5,13 @@ import sys
 import time
 
 from control_plane._inside.context import Current, enter
-from control_plane._inside.progress_report import open_mailbox
+from control_plane._inside.progress_report import keep_reports_in
 from control_plane.runner.execution import Ending, ending_of, execute
 from control_plane.runner.failure import describe, shorten
 from control_plane.runner.identity import EnvironmentIsIncompleteError, Identity
 from control_plane.runner.progress import ProgressReports
 from control_plane.runner.project import find_function
-from control_plane.runner.report import RefusedReportError, Report, ReportingEnded
+from control_plane.runner.report import NoMoreReports, RefusedReportError, Report
 from control_plane.runner.sigterm import Sigterm
 from control_plane.runner.streams import flush, prepare_streams, say
 
@@ -32,7 +32,7 @@ def main(sigterm: Sigterm) -> "NoReturn":
     code = 1
     try:
         code = _work(sigterm, process_id)
-    except ReportingEnded as end:
+    except NoMoreReports as end:
         say(str(end))
         code = end.exit_code
     except BaseException:  # noqa: BLE001 - the process ends below, and must not end silently
@@ -62,7 +62,7 @@ def _work(sigterm: Sigterm, process_id: int) -> int:
     progress = ProgressReports(identity)
     if function is not None:
         enter(_context(identity, report, sigterm))
-        open_mailbox(progress.mailbox)
+        keep_reports_in(progress.newest)
         ending = execute(function, input_text, report=report, sigterm=sigterm)
     if os.getpid() != process_id:
         # A child that the user's code has forked has come out of the function, too. The execution
@@ -109,6 +109,6 @@ def _finish(ending: Ending, *, report: Report, project_folder: str) -> int:
         try:
             report.finish("FAILED", error_message=shorten(text))
         except RefusedReportError as second:
-            raise ReportingEnded(f"the API refused finish: {second}", exit_code=5) from None
+            raise NoMoreReports(f"the API refused finish: {second}", exit_code=5) from None
         return _EXIT_CODES["FAILED"]
     return _EXIT_CODES[ending.outcome]

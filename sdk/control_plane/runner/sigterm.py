@@ -1,10 +1,10 @@
-"""The wish of the control plane that this worker end: the first SIGTERM."""
+"""The first SIGTERM, by which the control plane asks this worker to end."""
 
 import os
 import signal
 import time
 
-from control_plane._inside.interruption import Interrupted, InvocationCancelled, InvocationTimedOut
+from control_plane.errors import Interrupted, InvocationCancelled, InvocationTimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

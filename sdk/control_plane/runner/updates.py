@@ -51,7 +51,7 @@ class Updates:
         """Report an output, now or soon.
 
         Raises:
-            ReportingEnded: this or an earlier one could not be reported.
+            NoMoreReports: this or an earlier one could not be reported.
         """
         if self._is_copy():
             return
@@ -71,7 +71,7 @@ class Updates:
         """Report what is left; returns when it has arrived.
 
         Raises:
-            ReportingEnded: this or an earlier one could not be reported.
+            NoMoreReports: this or an earlier one could not be reported.
         """
         thread, changed, flushing = self._thread, self._changed, self._flushing
         if self._is_copy() or thread is None or changed is None or flushing is None:

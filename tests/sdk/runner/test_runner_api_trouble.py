@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from control_plane.runner.identity import Identity
-from control_plane.runner.report import Report, ReportingEnded
+from control_plane.runner.report import NoMoreReports, Report
 from control_plane.runner.sigterm import Sigterm
 
 from tests.support.sdk.peer import Fault, Peer
@@ -201,7 +201,7 @@ def test_patience_before_the_start_has_an_end(peer: Peer, make_report: MakeRepor
     peer.faults["start"] = [Fault(status=503, detail="away")] * 100
     report = make_report(patience=0.5, least_patience=0.0)
 
-    with pytest.raises(ReportingEnded, match=r"did not take start in \d tries, the last: 503 away"):
+    with pytest.raises(NoMoreReports, match=r"did not take start in \d tries, the last: 503 away"):
         report.start()
     assert 2 <= len(peer.calls) <= 8
 
@@ -214,7 +214,7 @@ def test_patience_ends_after_the_deadline_of_the_invocation(
     report = make_report(least_patience=0.3)
     report.start()
 
-    with pytest.raises(ReportingEnded) as caught:
+    with pytest.raises(NoMoreReports) as caught:
         report.finish("SUCCEEDED", final_output="1")
     assert caught.value.exit_code == 5
 
