@@ -23,11 +23,8 @@ from api.resources import (
 )
 from api.views.shared import Links
 from core.settings import ApiSettings
-from core.temporal.dispatch import Dispatcher
-from core.tokens import ExecutionTokens
 from registry.changes import Changes
-from registry.database.engine import Registry
-from registry.queries.piece_stores import PieceStore, PostgresPieces
+from runtime.parts import Parts
 
 _DESCRIPTION: Final = """\
 Deploys functions and calls them, each call on compute of its own.
@@ -88,44 +85,31 @@ def create_app_without_context() -> ControlPlaneApi:
 
 
 def create_app(
-    *,
-    registry: Registry,
-    changes: Changes,
-    dispatcher: Dispatcher,
-    default_pool: str,
-    api_key: str,
-    tokens: ExecutionTokens,
-    api_settings: ApiSettings,
-    temporal_ui_url: str | None,
-    temporal_namespace: str,
-    pieces: PieceStore | None = None,
+    parts: Parts, *, changes: Changes, default_pool: str, api_settings: ApiSettings
 ) -> FastAPI:
     """Make the application.
 
     Args:
-        registry: Postgres; the caller closes it.
+        parts: what it is put together from; the caller closes them.
         changes: what requests wait for; the caller starts and closes it.
-        dispatcher: Temporal.
         default_pool: where functions run whose version's definition names no pool.
-        api_key: the bearer token of users.
-        tokens: derives and verifies the bearer tokens of workers.
         api_settings: what only the API reads.
-        temporal_ui_url: base address of Temporal's web UI, or None for answers without links to it.
-        temporal_namespace: the namespace that those links point into.
-        pieces: keeps the content of code bundles; by default Postgres does.
     """
     app = create_app_without_context()
     app.state.context = Context(
-        registry=registry,
+        registry=parts.registry,
         changes=changes,
-        pieces=pieces or PostgresPieces(registry),
-        reads_of_waiters=asyncio.Semaphore(max(1, registry.pool_size // 4)),
-        dispatcher=dispatcher,
+        pieces=parts.pieces,
+        reads_of_waiters=asyncio.Semaphore(max(1, parts.registry.pool_size // 4)),
+        dispatcher=parts.dispatcher,
         default_pool=default_pool,
         after_commit=AfterCommit(),
-        api_key=api_key,
-        tokens=tokens,
+        api_key=parts.keys.control_plane_api_key.get_secret_value(),
+        tokens=parts.tokens,
         api_settings=api_settings,
-        links=Links(temporal_ui_url=temporal_ui_url, temporal_namespace=temporal_namespace),
+        links=Links(
+            temporal_ui_url=parts.temporal_settings.temporal_ui_url,
+            temporal_namespace=parts.temporal_settings.temporal_namespace,
+        ),
     )
     return app

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from pydantic import SecretStr
 from sqlalchemy import text
 
 from bench.instant import InstantProvisioner
-from core.settings import RegistrySettings
 from registry.database.engine import Registry
 from runtime.logging import configure_logging
 from standalone.servers.postgres import EmbeddedPostgres
@@ -62,15 +60,7 @@ _QUEUED = text(
 
 async def _fill(stack: Stack, *, count: int) -> None:
     (postgres,) = (part for part in stack.embedded if isinstance(part, EmbeddedPostgres))
-    registry = Registry(
-        RegistrySettings(
-            postgres_host=postgres.host,
-            postgres_port=postgres.port,
-            postgres_user=postgres.user,
-            postgres_password=SecretStr(postgres.password),
-            postgres_db="control_plane",
-        )
-    )
+    registry = Registry(postgres.registry_settings("control_plane"))
     async with registry.transaction() as session:
         function_id = await session.scalar(text("SELECT id FROM functions WHERE name = 'gone'"))
         for statement, rows in (

@@ -11,7 +11,6 @@ from typing import Any, Final
 import httpx
 from pydantic import SecretStr
 from sqlalchemy import text
-from temporalio.client import Client
 
 from api.app import create_app
 from bench.figures import Sample, Section, line
@@ -19,17 +18,21 @@ from bench.rows import ENDED, ONE_OF_MANY, PROJECT, QUEUED, Filled, fill
 from core.contract.invocations import ParentInvocationDefinition
 from core.contract.paging import InvocationOffset
 from core.ids import InvocationId, creation_time_of
-from core.settings import ApiSettings, RegistrySettings, TemporalSettings
+from core.settings import (
+    ApiKeySettings,
+    ApiSettings,
+    BundleStoreSettings,
+    TemporalSettings,
+)
 from core.states import InvocationStatus
-from core.temporal.client import SEARCH_ATTRIBUTES, connect
-from core.temporal.dispatch import Dispatcher
-from core.tokens import ExecutionTokens
+from core.temporal.client import SEARCH_ATTRIBUTES
 from registry.changes import Changes
 from registry.database.engine import Registry
 from registry.database.migrate import upgrade
 from registry.queries.invocation_pages import list_invocations
 from registry.queries.invocations import create_invocation, get_invocation
 from registry.queries.paths import FunctionPath, InvocationPath
+from runtime.parts import PartsSettings, open_parts
 from standalone.servers.postgres import EmbeddedPostgres
 from standalone.servers.temporal import TemporalDevServer
 
@@ -155,32 +158,30 @@ class _Calls:
 
 
 @asynccontextmanager
-async def _filled(rows: int, postgres: EmbeddedPostgres, client: Client) -> AsyncIterator[_Calls]:
+async def _filled(
+    rows: int, postgres: EmbeddedPostgres, temporal: TemporalDevServer
+) -> AsyncIterator[_Calls]:
     """Fill a database of its own, and open it for calls."""
     database = f"rows_{rows}"
     await asyncio.to_thread(postgres.create_database, database)
-    settings = RegistrySettings(
-        postgres_host=postgres.host,
-        postgres_port=postgres.port,
-        postgres_db=database,
-        postgres_user=postgres.user,
-        postgres_password=SecretStr(postgres.password),
+    settings = PartsSettings(
+        registry=postgres.registry_settings(database),
+        # No Temporal worker serves this queue: workflows are started, as always, and never run.
+        temporal=TemporalSettings(
+            temporal_address=temporal.address, temporal_task_queue="bench-listing"
+        ),
+        keys=ApiKeySettings(control_plane_api_key=SecretStr(_KEY)),
+        bundles=BundleStoreSettings(bundle_store_folder=None),
     )
-    await asyncio.to_thread(upgrade, settings)
+    await asyncio.to_thread(upgrade, settings.registry)
     async with AsyncExitStack() as stack:
-        registry = Registry(settings)
-        stack.push_async_callback(registry.close)
+        parts = await stack.enter_async_context(open_parts(settings, embedded_temporal=True))
+        registry = parts.registry
         app = create_app(
-            registry=registry,
+            parts,
             changes=await stack.enter_async_context(Changes(registry)),
-            # Nobody listens on this queue: workflows are started, as always, and never run.
-            dispatcher=Dispatcher(client, task_queue="bench-listing"),
             default_pool="process",
-            api_key=_KEY,
-            tokens=ExecutionTokens(_KEY),
             api_settings=ApiSettings(),
-            temporal_ui_url=None,
-            temporal_namespace=client.namespace,
         )
         http = await stack.enter_async_context(
             httpx.AsyncClient(
@@ -243,9 +244,8 @@ async def listing(folder: Path, *, sizes: tuple[int, int], repeats: int) -> Sect
                 folder / "temporal", persistent=False, ui=False, search_attributes=SEARCH_ATTRIBUTES
             )
         )
-        client = await connect(TemporalSettings(temporal_address=temporal.address))
         small, large = [
-            await _cases(await stack.enter_async_context(_filled(rows, postgres, client)))
+            await _cases(await stack.enter_async_context(_filled(rows, postgres, temporal)))
             for rows in sizes
         ]
         baseline = f"{few:,} rows"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from pydantic import SecretStr
 
 from core.settings import RegistrySettings
 from core.temporal.client import SEARCH_ATTRIBUTES
@@ -48,13 +47,7 @@ async def servers(folder: Path) -> AsyncIterator[Servers]:
         ) as temporal,
     ):
         await asyncio.to_thread(postgres.create_database, _DATABASE)
-        settings = RegistrySettings(
-            postgres_host=postgres.host,
-            postgres_port=postgres.port,
-            postgres_user=postgres.user,
-            postgres_password=SecretStr(postgres.password),
-            postgres_db=_DATABASE,
-        )
+        settings = postgres.registry_settings(_DATABASE)
         await asyncio.to_thread(upgrade, settings)
         url = f"http://127.0.0.1:{free_port()}"
         assert postgres.pid is not None
@@ -67,11 +60,7 @@ async def servers(folder: Path) -> AsyncIterator[Servers]:
             environment={
                 **os.environ,
                 **temporal.environment(),
-                "POSTGRES_HOST": postgres.host,
-                "POSTGRES_PORT": str(postgres.port),
-                "POSTGRES_DB": _DATABASE,
-                "POSTGRES_USER": postgres.user,
-                "POSTGRES_PASSWORD": postgres.password,
+                **postgres.environment(_DATABASE),
                 "CONTROL_PLANE_API_KEY": API_KEY,
                 "CONTROL_PLANE_API_URL": url,
                 "LOG_LEVEL": "ERROR",

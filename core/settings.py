@@ -98,7 +98,7 @@ class BundleStoreSettings(Settings):
         return value
 
 
-class WorkerSettings(Settings):
+class TemporalWorkerSettings(Settings):
     """What only the Temporal worker reads."""
 
     control_plane_api_url: str = "http://localhost:5000"

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
-from temporalio.client import Client
 
 from api.app import create_app
 from api.http.server import bind, serve
@@ -25,19 +24,16 @@ from core.settings import (
     BundleStoreSettings,
     RegistrySettings,
     TemporalSettings,
-    WorkerSettings,
+    TemporalWorkerSettings,
     load,
 )
-from core.temporal.client import SEARCH_ATTRIBUTES, connect, ensure_search_attributes
-from core.temporal.dispatch import Dispatcher
-from core.tokens import ExecutionTokens
+from core.temporal.client import SEARCH_ATTRIBUTES
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
 from registry.changes import Changes
-from registry.database.engine import Registry
 from registry.database.migrate import upgrade
-from registry.queries.piece_stores import piece_store
 from runtime.logging import logging_to
+from runtime.parts import PartsSettings, open_parts, with_another_pool
 from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
 from standalone.running_server import announced
@@ -127,7 +123,7 @@ async def running_stack(
     # What cannot work is said before anything is made or started.
     with _default_variable("PROCESS_STATE_FOLDER", str(options.data_folder.resolve() / "workers")):
         backend = provisioner or provisioner_class.from_environment()
-    worker_settings, api_settings = load(WorkerSettings), load(ApiSettings)
+    worker_settings, api_settings = load(TemporalWorkerSettings), load(ApiSettings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
         folder = make_data_folder(options.data_folder)
@@ -140,43 +136,30 @@ async def running_stack(
         temporal_settings = await _temporal(stack, options, folder, embedded)
         await asyncio.to_thread(upgrade, registry_settings, wait_seconds=10)
         api_key, api_key_file = _api_key(folder)
-        keys = ApiKeySettings(control_plane_api_key=SecretStr(api_key))
-
-        own_temporal = any(isinstance(server, TemporalDevServer) for server in embedded)
-        client = await connect(temporal_settings, embedded=own_temporal)
-        await ensure_search_attributes(client)
-        # A pool each: workflows that wait for a lock must not keep requests waiting.
-        registry = Registry(registry_settings)
-        stack.push_async_callback(registry.close)
-        worker_registry = Registry(registry_settings)
-        stack.push_async_callback(worker_registry.close)
-        dispatcher = _dispatcher(client, temporal_settings)
-        tokens = ExecutionTokens(keys.token_secret())
-        bundle_settings = load(BundleStoreSettings)
-        await stack.enter_async_context(
-            temporal_worker(
-                client=client,
-                registry=worker_registry,
-                provisioner=backend,
-                dispatcher=dispatcher,
-                tokens=tokens,
-                settings=worker_settings.model_copy(update={"control_plane_api_url": api_url}),
-                task_queue=temporal_settings.temporal_task_queue,
-                pieces=piece_store(worker_registry, bundle_settings),
+        settings = PartsSettings(
+            registry=registry_settings,
+            temporal=temporal_settings,
+            keys=ApiKeySettings(control_plane_api_key=SecretStr(api_key)),
+            bundles=load(BundleStoreSettings),
+        )
+        parts = await stack.enter_async_context(
+            open_parts(
+                settings,
+                embedded_temporal=any(isinstance(each, TemporalDevServer) for each in embedded),
             )
         )
-        changes = await stack.enter_async_context(Changes(registry))
+        # A pool each: workflows that wait for a lock must not keep requests waiting.
+        parts_of_worker = await stack.enter_async_context(with_another_pool(parts, settings))
+        await stack.enter_async_context(
+            temporal_worker(
+                parts_of_worker,
+                provisioner=backend,
+                settings=worker_settings.model_copy(update={"control_plane_api_url": api_url}),
+            )
+        )
+        changes = await stack.enter_async_context(Changes(parts.registry))
         app = create_app(
-            registry=registry,
-            changes=changes,
-            dispatcher=dispatcher,
-            default_pool=backend.kind,
-            api_key=api_key,
-            tokens=tokens,
-            api_settings=api_settings,
-            temporal_ui_url=temporal_settings.temporal_ui_url,
-            temporal_namespace=temporal_settings.temporal_namespace,
-            pieces=piece_store(registry, bundle_settings),
+            parts, changes=changes, default_pool=backend.kind, api_settings=api_settings
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))
@@ -259,13 +242,7 @@ async def _postgres(
     await stack.enter_async_context(postgres)
     await asyncio.to_thread(postgres.create_database, _DATABASE)
     embedded.append(postgres)
-    return RegistrySettings(
-        postgres_host=postgres.host,
-        postgres_port=postgres.port,
-        postgres_db=_DATABASE,
-        postgres_user=postgres.user,
-        postgres_password=SecretStr(postgres.password),
-    )
+    return postgres.registry_settings(_DATABASE)
 
 
 async def _temporal(
@@ -302,12 +279,4 @@ async def _temporal(
             "temporal_address": temporal.address,
             "temporal_ui_url": settings.temporal_ui_url or temporal.ui_url,
         }
-    )
-
-
-def _dispatcher(client: Client, settings: TemporalSettings) -> Dispatcher:
-    return Dispatcher(
-        client,
-        task_queue=settings.temporal_task_queue,
-        heartbeat_seconds=settings.temporal_heartbeat_seconds,
     )

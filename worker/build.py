@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
-from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.deletion import DeletionActivities
 from activities.provisioning import ProvisioningActivities, WorkerAccess
 from activities.registry import RegistryActivities
 from activities.sweep import SweepActivities
-from core.settings import WorkerSettings
-from core.temporal.dispatch import Dispatcher
+from core.settings import TemporalWorkerSettings
 from core.temporal.queues import (
     control_queue,
     provisioner_queue,
@@ -23,13 +21,11 @@ from core.temporal.queues import (
 )
 from core.temporal.schedules import keep_sweep_schedule
 from core.temporal.states import WorkflowStates
-from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
 from registry.changes import Changes
 from registry.database.deployment import get_deployment
-from registry.database.engine import Registry
 from registry.queries.bundles import StoredBundles
-from registry.queries.piece_stores import PieceStore, PostgresPieces
+from runtime.parts import Parts
 from workflows.invocation import InvocationWorkflow
 from workflows.project_deletion import ProjectDeletionWorkflow
 from workflows.sweep import SweepWorkflow
@@ -76,28 +72,18 @@ _SWEEP_STEPS = 10
 
 @asynccontextmanager
 async def temporal_worker(
+    parts: Parts,
     *,
-    client: Client,
-    registry: Registry,
     provisioner: Provisioner,
-    dispatcher: Dispatcher,
-    tokens: ExecutionTokens,
-    settings: WorkerSettings,
-    task_queue: str,
-    pieces: PieceStore | None = None,
+    settings: TemporalWorkerSettings,
     workflow_runner: WorkflowRunner | None = None,
 ) -> AsyncIterator[list[Worker]]:
     """Run the Temporal worker during the block: all queues, workflows and activities.
 
     Args:
-        client: eager connection to Temporal.
-        registry: Postgres.
+        parts: what it is put together from; the connection to Temporal is no lazy one.
         provisioner: makes the workers of executions; started and closed here.
-        dispatcher: starts, cancels and wakes workflows.
-        tokens: what workers' credentials are derived with.
         settings: addresses and limits.
-        task_queue: prefix of the queues' names.
-        pieces: keeps the content of code bundles; by default Postgres does.
         workflow_runner: runs the workflows; by default without Temporal's sandbox, which the tests
             run them in (docs/adr/0014-workflows-run-without-the-sandbox.md).
 
@@ -106,21 +92,22 @@ async def temporal_worker(
         RuntimeError: Temporal refuses the Temporal worker.
         RPCError: Temporal refuses the schedule of the sweeps.
     """
+    registry, client, dispatcher = parts.registry, parts.temporal, parts.dispatcher
+    task_queue = parts.temporal_settings.temporal_task_queue
     async with registry.autocommit() as session:
         deployment = await get_deployment(session)
-    pieces = pieces or PostgresPieces(registry)
-    await provisioner.start(deployment, StoredBundles(registry, pieces))
+    await provisioner.start(deployment, StoredBundles(registry, parts.pieces))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(provisioner.close)
         registry_activities = RegistryActivities(registry, dispatcher)
-        deletion = DeletionActivities(registry, client, pieces)
+        deletion = DeletionActivities(registry, client, parts.pieces)
         changes = None
         if provisioner.follows_outcomes:
             changes = await stack.enter_async_context(Changes(registry))
         provisioning = ProvisioningActivities(
             provisioner,
             registry,
-            WorkerAccess(api_url=settings.control_plane_api_url, tokens=tokens),
+            WorkerAccess(api_url=settings.control_plane_api_url, tokens=parts.tokens),
             grace_seconds=settings.termination_grace_seconds,
             changes=changes,
         )
@@ -170,7 +157,7 @@ async def temporal_worker(
             )
 
         terminate = provisioning.terminate_worker
-        parts = [
+        workers = [
             control,
             serving(
                 queue,
@@ -186,9 +173,9 @@ async def temporal_worker(
             serving(termination_queue(queue), terminate, at_once=settings.max_workers),
             serving(sweep_queue(queue), *sweep_steps, at_once=_SWEEP_STEPS),
         ]
-        for part in parts:
-            await stack.enter_async_context(part)
-        stack.push_async_callback(_shut_down, parts)
+        for each in workers:
+            await stack.enter_async_context(each)
+        stack.push_async_callback(_shut_down, workers)
         if settings.sweep_interval_seconds:
             await keep_sweep_schedule(
                 client,
@@ -196,9 +183,9 @@ async def temporal_worker(
                 task_queue=task_queue,
                 every=timedelta(seconds=settings.sweep_interval_seconds),
             )
-        yield parts
+        yield workers
 
 
-async def _shut_down(parts: Sequence[Worker]) -> None:
+async def _shut_down(workers: Sequence[Worker]) -> None:
     """Stop all at once: one after the other, each would take its time for short activities."""
-    await asyncio.gather(*(part.shutdown() for part in parts))
+    await asyncio.gather(*(each.shutdown() for each in workers))

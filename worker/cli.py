@@ -20,10 +20,16 @@ def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> Non
     Ends cleanly on SIGTERM; workers of executions that still run go on and are taken over by the
     next Temporal worker.
     """
+    import asyncio  # noqa: PLC0415 - quick --help
+
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
     from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
-    from worker.run import main  # noqa: PLC0415 - quick --help
+    from worker.run import run_temporal_worker  # noqa: PLC0415 - quick --help
 
     configure_logging()
     with ending_at_once(), expected_errors(ProvisionerError):
-        main(provisioner=provisioner, create_tables=create_tables, delete_tables=delete_tables)
+        asyncio.run(
+            run_temporal_worker(
+                provisioner=provisioner, create_tables=create_tables, delete_tables=delete_tables
+            )
+        )

@@ -17,7 +17,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
 
+from core.settings import RegistrySettings
 from standalone.errors import (
     DataFolderError,
     DataFolderIsInUseError,
@@ -120,6 +122,16 @@ class EmbeddedPostgres(EmbeddedServer):
             user=self.user,
             password=self.password,
             dbname=database,
+        )
+
+    def registry_settings(self, database: str) -> RegistrySettings:
+        """Give the settings that lead to a database; the rest of them is read as always."""
+        return RegistrySettings(
+            postgres_host=self.host,
+            postgres_port=self.port,
+            postgres_db=database,
+            postgres_user=self.user,
+            postgres_password=SecretStr(self.password),
         )
 
     def environment(self, database: str) -> dict[str, str]:

@@ -13,11 +13,10 @@ from temporalio.client import Client
 
 from api.app import create_app
 from core.settings import ApiSettings, RegistrySettings
-from core.temporal.dispatch import Dispatcher
 from registry.changes import Changes
 from registry.database.engine import Registry
 from tests.support.api import Api
-from tests.support.harness import API_KEY, STANDARD, TOKENS, UI_URL
+from tests.support.harness import API_KEY, STANDARD, parts_for
 from tests.support.servers import Addresses
 from tests.support.stack.processes import Program
 from tests.support.stack.stack import environment_for
@@ -60,17 +59,8 @@ def app(
     task_queue: str,
     api_settings: ApiSettings,
 ) -> FastAPI:
-    return create_app(
-        registry=registry,
-        changes=changes,
-        dispatcher=Dispatcher(temporal_client, task_queue=task_queue),
-        default_pool="dev",
-        api_key=API_KEY,
-        tokens=TOKENS,
-        api_settings=api_settings,
-        temporal_ui_url=UI_URL,
-        temporal_namespace=temporal_client.namespace,
-    )
+    parts = parts_for(registry, temporal_client, task_queue)
+    return create_app(parts, changes=changes, default_pool="dev", api_settings=api_settings)
 
 
 @pytest.fixture

@@ -8,24 +8,32 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import SecretStr
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from api.app import create_app
 from core.ids import ExecutionId
-from core.settings import ApiSettings, WorkerSettings
-from core.temporal.dispatch import Dispatcher
+from core.settings import (
+    ApiKeySettings,
+    ApiSettings,
+    BundleStoreSettings,
+    TemporalSettings,
+    TemporalWorkerSettings,
+)
 from core.temporal.names import SWEEP
 from core.temporal.queues import control_queue
 from core.tokens import ExecutionTokens
 from provisioners.base import Provisioner
 from registry.changes import Changes
 from registry.database.engine import Registry
+from runtime.parts import Parts, make_parts
 from tests.support.scripted_provisioner import ScriptedProvisioner, ScriptedWorker
 from worker.build import temporal_worker
 
 API_KEY = "butterflyburger"
-TOKENS = ExecutionTokens("a secret for tests")
+_TOKEN_SECRET = "a secret for tests"
+TOKENS = ExecutionTokens(_TOKEN_SECRET)
 UI_URL = "http://127.0.0.1:8233"
 
 Json = dict[str, Any]
@@ -70,18 +78,14 @@ class ControlPlane:
         self,
         http: httpx.AsyncClient,
         provisioner: Provisioner,
-        client: Client,
-        *,
-        registry: Registry,
-        dispatcher: Dispatcher,
-        task_queue: str,
+        parts: Parts,
     ) -> None:
         self.http = http
-        self.registry = registry
-        self.temporal = client
-        self.task_queue = task_queue
+        self.registry = parts.registry
+        self.temporal = parts.temporal
+        self.task_queue = parts.temporal_settings.temporal_task_queue
         self._provisioner = provisioner
-        self._dispatcher = dispatcher
+        self._dispatcher = parts.dispatcher
         self.version_path = ""
 
     @property
@@ -241,6 +245,26 @@ LIMITED = function_spec("limited", concurrency=1)
 RETRYABLE = function_spec("retryable", retries=5)
 
 
+def parts_for(registry: Registry, client: Client, task_queue: str) -> Parts:
+    """What API and Temporal worker are made from, on connections that stay the test's own."""
+    return make_parts(
+        registry,
+        client,
+        temporal_settings=TemporalSettings(
+            temporal_namespace=client.namespace,
+            temporal_task_queue=task_queue,
+            temporal_heartbeat_seconds=2,
+            temporal_ui_url=UI_URL,
+        ),
+        keys=ApiKeySettings(
+            control_plane_api_key=SecretStr(API_KEY),
+            control_plane_token_secret=SecretStr(_TOKEN_SECRET),
+        ),
+        bundles=BundleStoreSettings(bundle_store_folder=None),
+        look_again_seconds=5,
+    )
+
+
 @asynccontextmanager
 async def running_control_plane(
     registry: Registry,
@@ -248,30 +272,15 @@ async def running_control_plane(
     task_queue: str,
     *,
     provisioner: Provisioner | None = None,
-    settings: WorkerSettings | None = None,
+    settings: TemporalWorkerSettings | None = None,
     sweep_interval_seconds: float = 0,
 ) -> AsyncIterator[ControlPlane]:
     """API and Temporal worker. Without an interval the test sweeps by itself, or nobody does."""
     backend = provisioner or ScriptedProvisioner()
-    worker_settings = settings or WorkerSettings(termination_grace_seconds=1)
-    dispatcher = Dispatcher(
-        client,
-        task_queue=task_queue,
-        heartbeat_seconds=2,
-        look_again_seconds=5,
-    )
+    worker_settings = settings or TemporalWorkerSettings(termination_grace_seconds=1)
+    parts = parts_for(registry, client, task_queue)
     changes = Changes(registry)
-    app = create_app(
-        registry=registry,
-        changes=changes,
-        dispatcher=dispatcher,
-        default_pool=backend.kind,
-        api_key=API_KEY,
-        tokens=TOKENS,
-        api_settings=ApiSettings(),
-        temporal_ui_url=UI_URL,
-        temporal_namespace=client.namespace,
-    )
+    app = create_app(parts, changes=changes, default_pool=backend.kind, api_settings=ApiSettings())
     async with (
         changes,
         httpx.AsyncClient(
@@ -280,24 +289,13 @@ async def running_control_plane(
             headers={"Authorization": f"Bearer {API_KEY}"},
         ) as http,
         temporal_worker(
-            client=client,
-            registry=registry,
+            parts,
             provisioner=backend,
-            dispatcher=dispatcher,
-            tokens=TOKENS,
             settings=worker_settings.model_copy(
                 update={"sweep_interval_seconds": sweep_interval_seconds}
             ),
-            task_queue=task_queue,
             # It refuses what would not replay: clocks, random numbers, I/O.
             workflow_runner=SandboxedWorkflowRunner(),
         ),
     ):
-        yield ControlPlane(
-            http,
-            backend,
-            client,
-            registry=registry,
-            dispatcher=dispatcher,
-            task_queue=task_queue,
-        )
+        yield ControlPlane(http, backend, parts)

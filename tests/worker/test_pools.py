@@ -11,16 +11,15 @@ import pytest
 from sqlalchemy import select, update
 from temporalio.client import Client
 
-from core.settings import TemporalSettings, WorkerSettings
+from core.settings import TemporalSettings, TemporalWorkerSettings
 from core.temporal.client import connect
-from core.temporal.dispatch import Dispatcher
 from provisioners.dev import DevProvisioner
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Function, Invocation
 from tests.support.harness import (
-    TOKENS,
     ControlPlane,
     function_spec,
+    parts_for,
     running_control_plane,
 )
 from tests.support.scripted_provisioner import ScriptedProvisioner
@@ -48,13 +47,9 @@ async def plane(
             registry, temporal_client, task_queue, provisioner=ScriptedProvisioner()
         ) as plane,
         temporal_worker(
-            client=other_client,
-            registry=registry,
+            parts_for(registry, other_client, task_queue),
             provisioner=DevProvisioner(lag=1, pause=0.05),
-            dispatcher=Dispatcher(other_client, task_queue=task_queue, heartbeat_seconds=2),
-            tokens=TOKENS,
-            settings=WorkerSettings(termination_grace_seconds=1, sweep_interval_seconds=0),
-            task_queue=task_queue,
+            settings=TemporalWorkerSettings(termination_grace_seconds=1, sweep_interval_seconds=0),
         ),
     ):
         yield plane

@@ -16,7 +16,6 @@ from registry.database.engine import Registry
 from registry.database.migrate import upgrade
 from standalone.servers.postgres import EmbeddedPostgres
 from tests.support.harness import LIMITED, ControlPlane, eventually, running_control_plane
-from tests.support.servers import Addresses, registry_settings
 from tests.support.stack.processes import children_of
 
 
@@ -33,14 +32,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 async def own_registry(postgres: EmbeddedPostgres) -> AsyncIterator[Registry]:
     postgres.create_database("control_plane")
-    addresses: Addresses = {
-        "postgres_host": postgres.host,
-        "postgres_port": postgres.port,
-        "postgres_user": postgres.user,
-        "postgres_password": postgres.password,
-        "temporal_address": "",
-    }
-    settings = registry_settings(addresses, "control_plane")
+    settings = postgres.registry_settings("control_plane")
     upgrade(settings)
     registry = Registry(settings)
     yield registry

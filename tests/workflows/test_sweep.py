@@ -20,7 +20,6 @@ from core.messages import SweepRequest
 from core.settings import RegistrySettings, TemporalSettings
 from core.states import Phase
 from core.temporal.client import SEARCH_ATTRIBUTES, connect
-from core.temporal.dispatch import Dispatcher
 from core.temporal.names import WAKE_SIGNAL
 from core.temporal.states import WorkflowStates
 from registry.database.engine import Registry
@@ -33,6 +32,7 @@ from tests.support.harness import (
     ControlPlane,
     Json,
     eventually,
+    parts_for,
     running_control_plane,
 )
 from tests.support.sweeping import (
@@ -224,9 +224,10 @@ def sweep_activities(
     registry: Registry, client: Client, plane: ControlPlane, *, range_size: int = 1000
 ) -> SweepActivities:
     """The steps of the sweep of a control plane, in the test's own hands."""
+    parts = parts_for(registry, client, plane.task_queue)
     return SweepActivities(
         registry,
-        Dispatcher(client, task_queue=plane.task_queue),
+        parts.dispatcher,
         WorkflowStates(plane.temporal, task_queue=plane.task_queue),
         plane.provisioner,
         grace_seconds=1,

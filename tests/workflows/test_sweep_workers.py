@@ -16,7 +16,6 @@ from core.clock import utc_now
 from core.ids import ExecutionId, InvocationId, VersionId
 from core.messages import SweepRequest
 from core.states import WorkerStatus
-from core.temporal.dispatch import Dispatcher
 from core.temporal.states import WorkflowStates
 from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
 from provisioners.process.config import ProcessProvisionerConfig
@@ -28,6 +27,7 @@ from tests.support.harness import (
     STANDARD,
     ControlPlane,
     eventually,
+    parts_for,
     running_control_plane,
 )
 from tests.support.scripted_provisioner import ScriptedProvisioner, ScriptedWorker
@@ -150,9 +150,10 @@ async def test_workers_that_cannot_be_ended_take_nobodys_turn(
     for number in range(3):
         execution_id = ExecutionId(f"exe-{number:032x}")
         provisioner.workers[execution_id] = ScriptedWorker(request_for(execution_id))
+    parts = parts_for(registry, temporal_client, task_queue)
     steps = SweepActivities(
         registry,
-        Dispatcher(temporal_client, task_queue=task_queue),
+        parts.dispatcher,
         WorkflowStates(temporal_client, task_queue=task_queue),
         provisioner,
         grace_seconds=1,

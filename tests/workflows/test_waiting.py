@@ -10,7 +10,7 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 
-from core.settings import WorkerSettings
+from core.settings import TemporalWorkerSettings
 from provisioners.base import Exited, UnrecoverableProvisioningError
 from registry.database.engine import Registry
 from tests.support.harness import (
@@ -185,7 +185,7 @@ async def test_running_workers_leave_room_for_ending_them(
     registry: Registry, temporal_client: Client, task_queue: str
 ) -> None:
     """However many workers run, a cancel is carried out: watches have a queue of their own."""
-    settings = WorkerSettings(termination_grace_seconds=1, max_workers=1)
+    settings = TemporalWorkerSettings(termination_grace_seconds=1, max_workers=1)
     async with running_control_plane(
         registry, temporal_client, task_queue, settings=settings
     ) as plane:

@@ -11,9 +11,8 @@ from fastapi import FastAPI
 
 from core.settings import TemporalSettings
 from core.temporal.client import connect
-from core.temporal.dispatch import Dispatcher
 from tests.support.api import Api, id_of
-from tests.support.harness import STANDARD, eventually
+from tests.support.harness import STANDARD, eventually, parts_for
 from tests.support.tcp_proxy import Doorway
 
 log = logging.getLogger(__name__)
@@ -24,8 +23,9 @@ LIMIT_SECONDS = 60
 
 async def take_dispatcher(app: FastAPI, settings: TemporalSettings, *, lazy: bool) -> None:
     client = await connect(settings, lazy=lazy)
-    dispatcher = Dispatcher(client, task_queue=settings.temporal_task_queue)
-    app.state.context = dataclasses.replace(app.state.context, dispatcher=dispatcher)
+    context = app.state.context
+    parts = parts_for(context.registry, client, settings.temporal_task_queue)
+    app.state.context = dataclasses.replace(context, dispatcher=parts.dispatcher)
 
 
 async def timed(what: str, request: Awaitable[object]) -> None:
