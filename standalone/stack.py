@@ -8,8 +8,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,12 @@ from core.settings import (
     ApiKeySettings,
     ApiSettings,
     BundleStoreSettings,
-    RegistrySettings,
-    TemporalSettings,
     TemporalWorkerSettings,
     load,
 )
-from core.temporal.client import SEARCH_ATTRIBUTES
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
+from provisioners.process.provisioner import ProcessProvisioner
 from registry.changes import Changes
 from registry.database.migrate import upgrade
 from runtime.logging import logging_to
@@ -38,17 +36,12 @@ from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
 from standalone.running_server import announced
 from standalone.servers.base import EmbeddedServer
-from standalone.servers.ports import port_is_free
-from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
+from standalone.servers.choice import chosen_postgres, chosen_temporal
 from worker.build import temporal_worker
 
 logger = structlog.get_logger(__name__)
 
-_DATABASE = "control_plane"
 _LOG_FILE = "control-plane.log"
-_TEMPORAL_PORT = 7233
-_TEMPORAL_UI_PORT = 8233
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +61,8 @@ class StackOptions:
     """False trades the data's safety for quick starts and stops: for demonstrations."""
     has_log_file: bool = False
     """Whether its log goes to a file in the data folder, and only what is wrong to stderr, too."""
+    is_self_contained: bool = False
+    """Whether Postgres, Temporal and bundles are its own, even where variables name others."""
     is_for_others: bool = True
     """Whether other programs of this user may find it by its data folder (`running_server`)."""
 
@@ -119,10 +114,8 @@ async def running_stack(
         SettingsError: a variable in the environment is wrong.
         UnknownProvisionerError: there is no such kind.
     """
-    provisioner_class = load_provisioner_class(options.provisioner)
     # What cannot work is said before anything is made or started.
-    with _default_variable("PROCESS_STATE_FOLDER", str(options.data_folder.resolve() / "workers")):
-        backend = provisioner or provisioner_class.from_environment()
+    backend = provisioner or _make_provisioner(options)
     worker_settings, api_settings = load(TemporalWorkerSettings), load(ApiSettings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
@@ -131,21 +124,38 @@ async def running_stack(
         port = listener.getsockname()[1]
         api_url = f"http://{_reachable(options.host)}:{port}"
 
-        embedded: list[EmbeddedServer] = []
-        registry_settings = await _postgres(stack, options, folder, embedded)
-        temporal_settings = await _temporal(stack, options, folder, embedded)
+        registry_settings, postgres = await stack.enter_async_context(
+            chosen_postgres(
+                folder / "postgres",
+                durable=options.durable,
+                always_embedded=options.is_self_contained,
+            )
+        )
+        temporal_settings, temporal = await stack.enter_async_context(
+            chosen_temporal(
+                folder / "temporal",
+                durable=options.durable,
+                port=options.temporal_port,
+                ui_port=options.temporal_ui_port,
+                always_embedded=options.is_self_contained,
+            )
+        )
         await asyncio.to_thread(upgrade, registry_settings, wait_seconds=10)
         api_key, api_key_file = _api_key(folder)
         settings = PartsSettings(
             registry=registry_settings,
             temporal=temporal_settings,
             keys=ApiKeySettings(control_plane_api_key=SecretStr(api_key)),
-            bundles=load(BundleStoreSettings),
+            bundles=(
+                BundleStoreSettings(bundle_store_folder=None)
+                if options.is_self_contained
+                else load(BundleStoreSettings)
+            ),
         )
         parts = await stack.enter_async_context(
             open_parts(
                 settings,
-                embedded_temporal=any(isinstance(each, TemporalDevServer) for each in embedded),
+                embedded_temporal=temporal is not None,
             )
         )
         # A pool each: workflows that wait for a lock must not keep requests waiting.
@@ -174,7 +184,7 @@ async def running_stack(
                 temporal_ui_url=temporal_settings.temporal_ui_url,
                 data_folder=folder,
                 log_file=log_file,
-                embedded=tuple(embedded),
+                embedded=tuple(each for each in (postgres, temporal) if each is not None),
                 serving=serving,
             )
         finally:
@@ -182,17 +192,14 @@ async def running_stack(
             await serving
 
 
-@contextmanager
-def _default_variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable during the block, unless the operator has set it."""
-    if os.environ.get(name):
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
+def _make_provisioner(options: StackOptions) -> Provisioner:
+    """Make the provisioner from the environment; workers' folders are part of our data folder."""
+    provisioner_class = load_provisioner_class(options.provisioner)
+    if issubclass(provisioner_class, ProcessProvisioner):
+        return provisioner_class.from_environment(
+            usual_state_folder=options.data_folder.resolve() / "workers"
+        )
+    return provisioner_class.from_environment()
 
 
 def _bind(options: StackOptions) -> socket.socket:
@@ -221,62 +228,3 @@ def _reachable(host: str) -> str:
 def _api_key(folder: Path) -> tuple[str, Path | None]:
     given = os.environ.get("CONTROL_PLANE_API_KEY")
     return (given, None) if given else read_or_make_api_key(folder)
-
-
-def _usual_or_any(port: int) -> int | None:
-    if port_is_free(port):
-        return port
-    logger.warning("usual_port_is_taken", port=port, instead="any free one")
-    return None
-
-
-async def _postgres(
-    stack: AsyncExitStack, options: StackOptions, folder: Path, embedded: list[EmbeddedServer]
-) -> RegistrySettings:
-    if os.environ.get("POSTGRES_HOST"):
-        return load(RegistrySettings)
-    binaries = os.environ.get("CONTROL_PLANE_POSTGRES_BINARIES")
-    postgres = EmbeddedPostgres(
-        folder / "postgres", binaries=Path(binaries) if binaries else None, durable=options.durable
-    )
-    await stack.enter_async_context(postgres)
-    await asyncio.to_thread(postgres.create_database, _DATABASE)
-    embedded.append(postgres)
-    return postgres.registry_settings(_DATABASE)
-
-
-async def _temporal(
-    stack: AsyncExitStack, options: StackOptions, folder: Path, embedded: list[EmbeddedServer]
-) -> TemporalSettings:
-    settings = load(TemporalSettings)
-    if os.environ.get("TEMPORAL_ADDRESS"):
-        return settings
-    binary = os.environ.get("CONTROL_PLANE_TEMPORAL_BINARY")
-
-    def server(usual: Callable[[int], int | None]) -> TemporalDevServer:
-        return TemporalDevServer(
-            folder / "temporal",
-            persistent=options.durable,
-            binary=Path(binary) if binary else None,
-            port=options.temporal_port or usual(_TEMPORAL_PORT),
-            ui_port=options.temporal_ui_port or usual(_TEMPORAL_UI_PORT),
-            namespace=settings.temporal_namespace,
-            search_attributes=SEARCH_ATTRIBUTES,
-        )
-
-    temporal = server(_usual_or_any)
-    try:
-        await stack.enter_async_context(temporal)
-    except PortIsTakenError as error:
-        if error.port in {options.temporal_port, options.temporal_ui_port}:
-            raise
-        # Another stack that starts at this moment was faster at the usual port.
-        temporal = server(lambda _: None)
-        await stack.enter_async_context(temporal)
-    embedded.append(temporal)
-    return settings.model_copy(
-        update={
-            "temporal_address": temporal.address,
-            "temporal_ui_url": settings.temporal_ui_url or temporal.ui_url,
-        }
-    )

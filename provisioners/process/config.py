@@ -59,12 +59,19 @@ class ProcessProvisionerConfig:
     """What is kept for warm starts, for projects that ask for it."""
 
     @classmethod
-    def from_environment(cls) -> Self:
-        """Read `ProcessProvisionerSettings`."""
+    def from_environment(cls, *, usual_state_folder: Path | None = None) -> Self:
+        """Read `ProcessProvisionerSettings`.
+
+        Args:
+            usual_state_folder: the state folder unless PROCESS_STATE_FOLDER names one.
+        """
         settings = load(ProcessProvisionerSettings)
+        state_folder = settings.process_state_folder
+        if usual_state_folder and "process_state_folder" not in settings.model_fields_set:
+            state_folder = usual_state_folder
         names = settings.process_pass_environment.split(",")
         return cls(
-            state_folder=settings.process_state_folder,
+            state_folder=state_folder,
             passed_environment=tuple(name.strip() for name in names if name.strip()),
             log_limit_bytes=settings.process_log_limit_mb * 2**20,
             build_seconds=settings.process_build_seconds,

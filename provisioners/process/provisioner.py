@@ -75,9 +75,9 @@ class ProcessProvisioner(Provisioner):
         self._parts: _Parts | None = None
 
     @classmethod
-    def from_environment(cls) -> Self:
-        """Read `config.ProcessProvisionerSettings`."""
-        return cls(ProcessProvisionerConfig.from_environment())
+    def from_environment(cls, *, usual_state_folder: Path | None = None) -> Self:
+        """Read `ProcessProvisionerConfig` from the environment; see there."""
+        return cls(ProcessProvisionerConfig.from_environment(usual_state_folder=usual_state_folder))
 
     async def start(self, deployment: str, bundles: BundleSource) -> None:
         """Check the machine, make the state folder, remove what earlier processes left.

@@ -140,9 +140,6 @@ class _Run:
         if found is not None:
             self._display.say(f"Using {found.url}")
             return found
-        # This stack is all its own, whatever variables a shell has set for other programs.
-        for name in ("POSTGRES_HOST", "TEMPORAL_ADDRESS", "BUNDLE_STORE_FOLDER"):
-            os.environ.pop(name, None)
         told, patience = False, time.monotonic() + _PATIENCE_SECONDS
         while True:
             for folder in (_folder_of_up(), self._options.data_folder):
@@ -182,7 +179,11 @@ class _Run:
 
     async def _start(self, exits: AsyncExitStack) -> Profile:
         options = StackOptions(
-            data_folder=self._options.data_folder, api_port=0, is_for_others=False
+            data_folder=self._options.data_folder,
+            api_port=0,
+            # Whatever variables a shell has set for other programs.
+            is_self_contained=True,
+            is_for_others=False,
         )
         began = time.monotonic()
         if not self._starts:

@@ -1,0 +1,30 @@
+"""Where the process provisioner keeps its state: the environment, and who starts it, say so."""
+
+from pathlib import Path
+
+import pytest
+
+from provisioners.process.config import ProcessProvisionerConfig
+
+
+@pytest.mark.parametrize(
+    ("variable", "usual", "chosen"),
+    [
+        (None, None, "/var/tmp/control-plane"),  # noqa: S108 - only compared
+        (None, "/data/workers", "/data/workers"),
+        ("", "/data/workers", "/data/workers"),
+        ("/operator", "/data/workers", "/operator"),
+        ("/operator", None, "/operator"),
+    ],
+)
+def test_the_operators_state_folder_comes_before_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, usual: str | None, chosen: str
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("PROCESS_STATE_FOLDER", raising=False)
+    else:
+        monkeypatch.setenv("PROCESS_STATE_FOLDER", variable)
+    config = ProcessProvisionerConfig.from_environment(
+        usual_state_folder=None if usual is None else Path(usual)
+    )
+    assert config.state_folder == Path(chosen)
