@@ -10,7 +10,6 @@ from typing import Self
 
 from standalone.errors import DataFolderError, DataFolderIsInUseError
 from standalone.servers.child import wait_until
-from standalone.servers.processes import start_time
 
 _OWNER_TIMEOUT = 0.5
 """An owner that has just been killed needs a moment to be gone."""
@@ -112,3 +111,17 @@ def _try_lock(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def start_time(pid: int) -> str | None:
+    """Give the start of a process in clock ticks since boot; None if it is gone or a zombie.
+
+    Number and start time together name a process; the number alone is used again.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold spaces and parentheses itself.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]

@@ -7,7 +7,6 @@ is a copy of Postgres where the installed one is out of reach (`binaries`).
 """
 
 import os
-import secrets
 import shutil
 import signal
 import tempfile
@@ -20,18 +19,13 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
 from core.settings import RegistrySettings
-from standalone.errors import (
-    DataFolderError,
-    DataFolderIsInUseError,
-    PortIsTakenError,
-    PostgresVersionError,
-    ServerFailedError,
-)
+from standalone.errors import PortIsTakenError, ServerFailedError
 from standalone.servers.base import EmbeddedServer
 from standalone.servers.binaries import PostgresBinaries
 from standalone.servers.child import Child, wait_until
 from standalone.servers.ownership import FolderLock
 from standalone.servers.ports import LOOPBACK, port_is_free
+from standalone.servers.postgres_folder import PostgresFolder
 from standalone.servers.socket_folder import SocketFolder
 from standalone.servers.unprivileged import User, give, reachable_by
 
@@ -88,6 +82,7 @@ class EmbeddedPostgres(EmbeddedServer):
         # A link in the path stays valid for the server only if its target does not change.
         self.data_folder = data_folder.resolve()
         super().__init__(log=self.data_folder / "server.log")
+        self._folder = PostgresFolder(self.data_folder)
         self.port = port or 5432
         """The number in the socket's name, and the TCP port if one was asked for."""
         self._listens_on_tcp = port is not None
@@ -179,17 +174,17 @@ class EmbeddedPostgres(EmbeddedServer):
             self.stop()
         if self._listens_on_tcp and not port_is_free(self.port):
             raise PortIsTakenError(self.port, self.name)
-        user = self._choose_user()
-        self._make_data_folder(user)
-        self._lock = FolderLock.acquire(self.data_folder / "owner.lock")
+        user = self._folder.choose_user()
+        self._folder.make(user)
+        self._lock = FolderLock.acquire(self._folder.lock_file)
         try:
             binaries = PostgresBinaries.find(self._binaries_folder)
-            self._check_version(binaries)
+            self._folder.check_version(binaries)
             if user is not None and reachable_by(user, binaries.program("postgres")) is not None:
                 binaries = binaries.copy_to(self.data_folder)
-            self._password = self._read_or_make_password(user)
+            self._password = self._folder.read_or_make_password(user)
             self._make_cluster(binaries, user)
-            stale_pid = self._stale_pid()
+            stale_pid = self._folder.stale_pid()
             self._host = str(self._sockets.make(user))
             self._launch(binaries, user=user, stale_pid=stale_pid)
             give(self.log, user)
@@ -208,92 +203,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
     # The parts of a start, in their order.
 
-    @property
-    def _cluster(self) -> Path:
-        return self.data_folder / "cluster"
-
-    def _choose_user(self) -> User | None:
-        if os.geteuid() != 0:
-            return None
-        user = User.unprivileged()
-        with suppress(FileNotFoundError):
-            owner = self._cluster.stat().st_uid
-            # Postgres insists on owning its data. Which users exist may have changed since.
-            if owner != 0:
-                user = User.by_uid(owner)
-        self._check_reachable(user)
-        return user
-
-    def _check_reachable(self, user: User) -> None:
-        blocking = reachable_by(user, self.data_folder)
-        if blocking is not None:
-            raise DataFolderError(
-                f"Postgres does not run as root but as `{user.name}`, and that user cannot enter "
-                f"{blocking}. Choose a data folder outside of it (such as /var/lib/control-plane), "
-                f"or start control-plane as an ordinary user"
-            )
-
-    def _make_data_folder(self, user: User | None) -> None:
-        try:
-            self.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if user is not None:
-                # Again: parents that were just made may be closed to others by our umask.
-                self._check_reachable(user)
-            names = {entry.name for entry in self.data_folder.iterdir()}
-            if names and "owner.lock" not in names:
-                raise DataFolderError(
-                    f"The folder {self.data_folder} holds other files. Choose one that is empty or "
-                    f"does not exist yet"
-                )
-            # The lock file marks the folder as ours before its owner and mode change.
-            if not names:
-                (self.data_folder / "owner.lock").touch(mode=0o600)
-            self.data_folder.chmod(0o700)
-            # That user may start the server later without root's help.
-            give(self.data_folder / "owner.lock", user)
-            give(self.data_folder, user)
-        except OSError as error:
-            raise DataFolderError(
-                f"The data folder {self.data_folder} cannot be used: {error.strerror}"
-            ) from error
-
-    def _check_version(self, binaries: PostgresBinaries) -> None:
-        try:
-            written_by = (self._cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return
-        if written_by != str(binaries.major):
-            raise PostgresVersionError(
-                f"The data in {self.data_folder} was written by Postgres {written_by}, but these "
-                f"binaries are {binaries.version}. Use binaries of Postgres {written_by}, or dump "
-                f"the data with them and load it into a new data folder"
-            )
-
-    def _read_or_make_password(self, user: User | None) -> str:
-        path = self.data_folder / "password"
-        try:
-            return path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            if self._cluster.exists():
-                raise DataFolderError(
-                    f"The file {path} is missing, and the data cannot be used without it. Put it "
-                    f"back from a copy, or remove {self.data_folder} to begin anew"
-                ) from None
-        # Complete before it has its name, and there before the cluster that needs it.
-        descriptor, unfinished = tempfile.mkstemp(prefix="password-", dir=self.data_folder)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(password := secrets.token_urlsafe(24))
-            file.flush()
-            os.fsync(descriptor)
-        give(Path(unfinished), user)
-        Path(unfinished).replace(path)
-        return password
-
     def _make_cluster(self, binaries: PostgresBinaries, user: User | None) -> None:
         # An `initdb` that was interrupted has left one of these, never a half-made `cluster`.
         for unfinished in self.data_folder.glob("cluster.new-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        if self._cluster.exists():
+        if self._folder.cluster.exists():
             return
         unfinished = Path(tempfile.mkdtemp(prefix="cluster.new-", dir=self.data_folder))
         give(unfinished, user)
@@ -303,7 +217,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 binaries.program("initdb"),
                 *("--pgdata", unfinished),
                 *("--username", self.user),
-                *("--pwfile", self.data_folder / "password"),
+                *("--pwfile", self._folder.password_file),
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale=C",
@@ -319,9 +233,9 @@ class EmbeddedPostgres(EmbeddedServer):
             shutil.rmtree(unfinished, ignore_errors=True)
             reason = f"exited with {code}" if code is not None else "took too long"
             raise ServerFailedError(f"initdb {reason}. Its output ends so:\n{self.log_tail()}")
-        unfinished.rename(self._cluster)
+        unfinished.rename(self._folder.cluster)
         if self._durable:
-            _sync_folder(self.data_folder)
+            self._folder.sync()
 
     def _launch(
         self, binaries: PostgresBinaries, *, user: User | None, stale_pid: int | None
@@ -338,7 +252,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._child = self._start_child(
             [
                 binaries.program("postgres"),
-                *("-D", self._cluster),
+                *("-D", self._folder.cluster),
                 *(f"--{name}={value}" for name, value in settings.items()),
             ],
             user=user,
@@ -351,31 +265,6 @@ class EmbeddedPostgres(EmbeddedServer):
             environment={} if stale_pid is None else {"PG_GRANDPARENT_PID": str(stale_pid)},
         )
         self._wait_until_ready(self._child)
-
-    def _stale_pid(self) -> int | None:
-        """Give the number in a pid file that a killed predecessor has left behind.
-
-        Raises:
-            DataFolderIsInUseError: it is no leftover: a Postgres that we have not started runs.
-        """
-        path = self._cluster / "postmaster.pid"
-        try:
-            pid = abs(int(path.read_text(encoding="utf-8").split("\n")[0]))
-        except (FileNotFoundError, ValueError):
-            return None
-        try:
-            serves_this_cluster = Path(f"/proc/{pid}/cwd").samefile(self._cluster)
-        except FileNotFoundError:
-            serves_this_cluster = False
-        except PermissionError:
-            # Only the owner of the data can run Postgres on it, so another user's process does not.
-            serves_this_cluster = Path(f"/proc/{pid}").stat().st_uid == self._cluster.stat().st_uid
-        if serves_this_cluster:
-            raise DataFolderIsInUseError(
-                f"Process {pid} seems to be a Postgres that runs on {self._cluster} and that "
-                f"control-plane has not started. Stop it, or remove {path} if it is something else"
-            )
-        return pid
 
     def _start_child(
         self,
@@ -426,12 +315,3 @@ class EmbeddedPostgres(EmbeddedServer):
             f"Postgres exited with {child.exit_code}. Its log {self.log} ends so:\n"
             f"{self.log_tail()}"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,9 +21,9 @@ from standalone.errors import (
 )
 from standalone.servers.binaries import PostgresBinaries
 from standalone.servers.child import Child, wait_until
+from standalone.servers.ownership import start_time
 from standalone.servers.ports import free_port
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.processes import start_time
 from standalone.servers.unprivileged import User
 from tests.support.stack.processes import children_of
 

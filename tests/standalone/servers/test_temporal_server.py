@@ -22,8 +22,8 @@ from standalone.errors import (
     StandaloneError,
 )
 from standalone.servers.child import wait_until
+from standalone.servers.ownership import start_time
 from standalone.servers.ports import free_port, free_ports
-from standalone.servers.processes import start_time
 from standalone.servers.temporal import TemporalDevServer
 
 PARENT = """
