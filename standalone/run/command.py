@@ -75,7 +75,8 @@ def run(
     from runtime.logging import configure_logging
     from standalone.errors import StandaloneError
     from standalone.run.display import display
-    from standalone.run.run import RunOptions, run_data_folder, run_function
+    from standalone.run.run import RunOptions, run_function
+    from standalone.run.server import run_data_folder
     from standalone.run.target import TargetError, find_target
 
     try:
