@@ -107,7 +107,7 @@ def ending_at_once() -> Iterator[None]:
     Temporal's client has native threads. One that comes back while the interpreter is being taken
     down aborts the process, after everything was done and said ("PyGILState_Release: thread state
     must be current when releasing" was seen). Usage errors, before anything was connected, and
-    errors that nobody expects pass through.
+    unexpected errors pass through.
     """
     code = 0
     try:

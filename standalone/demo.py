@@ -101,7 +101,7 @@ async def _run(console: Console, *, keep: bool) -> int:
 
 @asynccontextmanager
 async def _ending_all(http: httpx.AsyncClient) -> AsyncIterator[None]:
-    """End at the end what still runs: nobody could find it once the folder is deleted."""
+    """End at the end what still runs: nothing could find it once the folder is deleted."""
     try:
         yield
     finally:

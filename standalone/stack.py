@@ -116,7 +116,7 @@ async def running_stack(
     """
     # What cannot work is said before anything is made or started.
     backend = provisioner or _make_provisioner(options)
-    worker_settings, api_settings = load(TemporalWorkerSettings), load(ApiSettings)
+    temporal_worker_settings, api_settings = load(TemporalWorkerSettings), load(ApiSettings)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
         folder = make_data_folder(options.data_folder)
@@ -159,12 +159,16 @@ async def running_stack(
             )
         )
         # A pool each: workflows that wait for a lock must not keep requests waiting.
-        parts_of_worker = await stack.enter_async_context(with_another_pool(parts, settings))
+        parts_of_temporal_worker = await stack.enter_async_context(
+            with_another_pool(parts, settings)
+        )
         await stack.enter_async_context(
             temporal_worker(
-                parts_of_worker,
+                parts_of_temporal_worker,
                 provisioner=backend,
-                settings=worker_settings.model_copy(update={"control_plane_api_url": api_url}),
+                settings=temporal_worker_settings.model_copy(
+                    update={"control_plane_api_url": api_url}
+                ),
             )
         )
         changes = await stack.enter_async_context(Changes(parts.registry))

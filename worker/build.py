@@ -1,4 +1,4 @@
-"""Puts a Temporal worker together. The only place that knows all parts."""
+"""Puts a Temporal worker together. The only place that knows all workflows and activities."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,9 +51,9 @@ Too short a time costs little: our histories are replayed in milliseconds.
 _REGISTRY_CALLS = 5
 """Transitions of invocations under way at the same time: they take milliseconds.
 
-Those of one function wait for its row's lock, and a wait that is too long is given up and begun
-anew. With many at once, a machine that is short of time did nothing else any more. What waits for a
-place here costs nothing.
+Those of one function wait for its row's lock. A wait that is too long is given up and begun again.
+With many at once, a machine that is short of time did nothing else any more. What waits for a place
+here costs nothing.
 """
 
 _WORKFLOW_TASKS = 20

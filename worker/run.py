@@ -30,7 +30,7 @@ async def run_temporal_worker(
         ProvisionerError: the provisioner cannot be used here; the text says why.
     """
     settings = PartsSettings.from_environment()
-    worker_settings = load(TemporalWorkerSettings)
+    temporal_worker_settings = load(TemporalWorkerSettings)
     backend = load_provisioner_class(provisioner).from_environment()
     stop = stop_on_signals()
     async with open_parts(
@@ -41,7 +41,7 @@ async def run_temporal_worker(
         await wait_for_registry(parts.registry, stop=stop)
         if stop.is_set():
             return
-        async with temporal_worker(parts, provisioner=backend, settings=worker_settings):
+        async with temporal_worker(parts, provisioner=backend, settings=temporal_worker_settings):
             logger.info("temporal_worker_started", provisioner=backend.kind)
             await stop.wait()
             logger.info("temporal_worker_stopping")

@@ -17,8 +17,8 @@ _LOG_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a run went."""
+class RunResult:
+    """How a run ended."""
 
     invocation: InvocationInfo | None
     """None if it was interrupted before there was a call."""
@@ -33,7 +33,7 @@ async def follow(
     stop: asyncio.Event,
     timeout: float | None,
     stack: Stack | None,
-) -> Ended:
+) -> RunResult:
     """Show what happens to a call until it has ended.
 
     Args:
@@ -76,7 +76,7 @@ async def follow(
                 continue
             until = None
             await invocation.cancel_async()
-        ended = Ended(invocation=watching.result(), timed_out=timed_out)
+        ended = RunResult(invocation=watching.result(), timed_out=timed_out)
         # What was written before the end is there; a log without an end must not keep us.
         await asyncio.wait([printing], timeout=_LOG_SECONDS)
     finally:

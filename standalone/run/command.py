@@ -13,7 +13,7 @@ from control_plane.commands.exits import EPILOG
 from runtime.commands import ending_at_once, expected_errors
 
 if TYPE_CHECKING:
-    from standalone.run.call import Ended
+    from standalone.run.call import RunResult
 
 
 @click.command(epilog=EPILOG, short_help="Deploy and call a function, without a server if need be.")
@@ -104,7 +104,7 @@ def run(
         sys.exit(_print(ended, as_json=as_json))
 
 
-def _print(ended: "Ended", *, as_json: bool) -> int:
+def _print(ended: "RunResult", *, as_json: bool) -> int:
     """Print the result or the error; returns the exit status."""
     from control_plane._call.invocation import result_of
     from control_plane.commands.exits import Exit, exit_of_phase

@@ -59,7 +59,7 @@ def display() -> Iterator[Display]:
         return
     console = Console(stderr=True, highlight=False)
 
-    class Moving:
+    class Terminal:
         def say(self, text: str) -> None:
             console.print(text, markup=False, soft_wrap=True, style="dim")
 
@@ -71,4 +71,4 @@ def display() -> Iterator[Display]:
             moving.update(f"[dim]{text.replace('[', chr(92) + '[')}[/]")
 
     with console.status("") as moving:
-        yield Moving()
+        yield Terminal()

@@ -15,7 +15,7 @@ from control_plane.errors import ControlPlaneError
 from control_plane.models import InvocationPath
 
 from runtime.shutdown import stop_on_signals
-from standalone.run.call import Ended, follow
+from standalone.run.call import RunResult, follow
 from standalone.run.deployment import DeploymentStoppedError, deploy_folder
 from standalone.run.display import Display
 from standalone.run.server import ServerOfRun
@@ -42,7 +42,7 @@ class RunOptions:
     profile: str | None
 
 
-async def run_function(options: RunOptions, display: Display) -> Ended:
+async def run_function(options: RunOptions, display: Display) -> RunResult:
     """Deploy the folder of a function, call it, and show what happens until it has ended.
 
     The first SIGINT or SIGTERM cancels the call and waits for its clean-up; a second one ends the
@@ -64,7 +64,7 @@ async def run_function(options: RunOptions, display: Display) -> Ended:
     try:
         return await work
     except (asyncio.CancelledError, DeploymentStoppedError):
-        return Ended(invocation=None)
+        return RunResult(invocation=None)
 
 
 class _Run:
@@ -85,7 +85,7 @@ class _Run:
         )
         self._left: InvocationPath | None = None
 
-    async def whole(self) -> Ended:
+    async def whole(self) -> RunResult:
         async with AsyncExitStack() as exits:
             server = await self._server.find_or_start(exits)
             client = exits.enter_context(Client(server.url, server.key))
@@ -119,13 +119,13 @@ class _Run:
             self._left = path
 
     async def _end_what_was_left(self, client: Client, path: InvocationPath) -> None:
-        """Wait until that call is over; without a stack nobody would end its worker."""
+        """Wait until that call is over; without a stack nothing would end its worker."""
         self._display.status(f"Waiting for the end of {path.invocation_id} ...")
         # Its worker finds no API any more, and is killed after its time to clean up.
         with suppress(ControlPlaneError):
             await Connection(client).async_client.wait_for_invocation(path, _LEFT_SECONDS)
 
-    async def _call(self, client: Client, deployed: Deployment) -> Ended:
+    async def _call(self, client: Client, deployed: Deployment) -> RunResult:
         target = self._options.target
         self.calls = True
         connection = Connection(client)

@@ -63,7 +63,7 @@ class PostgresBinaries:
         return self.folder / "bin" / name
 
     def copy_to(self, data_folder: Path) -> "PostgresBinaries":
-        """Give a copy in the data folder that everybody who can enter there can run.
+        """Give a copy in the data folder. Every user who can enter there can run it.
 
         Made once: its name is a fingerprint of the original, and it has that name only when it is
         complete. Copies of other originals are removed. Needs an installation that is relocatable

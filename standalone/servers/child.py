@@ -97,7 +97,7 @@ class Child:
             program: The absolute path of an executable and its arguments.
             log: The file that standard output and error are appended to; created with mode 0600.
             death_signal: What the kernel sends to the child when this process dies.
-            user: Whom to run as; needs root. By default as ourselves.
+            user: The user it runs as; needs root. By default our own.
             environment: All variables of the child; by default only PATH and TMPDIR are passed on.
             keep_open: File descriptors that the child inherits.
 

@@ -28,8 +28,8 @@ def main(parent: int, death_signal: int, user: str, program: list[str]) -> None:
     if os.getppid() != parent:
         # The parent died before it could be watched.
         os.kill(os.getpid(), signal.SIGKILL)
-    # An ignored signal stays ignored across exec: those that Python ignores, and those that whoever
-    # started us does (`nohup`, or a shell with `&`).
+    # An ignored signal stays ignored across exec: those that Python ignores, and those that the
+    # program that started us ignores (`nohup`, or a shell with `&`).
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

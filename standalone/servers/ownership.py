@@ -41,7 +41,7 @@ class FolderLock:
         except OSError as error:
             raise DataFolderError(f"Cannot open {path}: {error.strerror}") from error
         holder: _Holder | None = None
-        patience = time.monotonic() + _OWNER_TIMEOUT
+        owner_may_end_until = time.monotonic() + _OWNER_TIMEOUT
 
         def settled() -> bool:
             nonlocal holder
@@ -49,7 +49,9 @@ class FolderLock:
                 holder = None
                 return True
             holder = _Holder.read(file)
-            return holder is not None and time.monotonic() > patience and holder.is_alive()
+            return (
+                holder is not None and time.monotonic() > owner_may_end_until and holder.is_alive()
+            )
 
         settled_in_time = wait_until(settled, timeout=_LEFTOVER_TIMEOUT, pause=0.02)
         if settled_in_time and holder is None:

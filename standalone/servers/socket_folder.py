@@ -64,7 +64,7 @@ class SocketFolder:
         except FileNotFoundError:
             return
         with suppress(OSError):
-            # The note may be old, and the name somebody else's by now.
+            # The note may be old, and the name another user's by now.
             status = folder.lstat()
             owners = {os.geteuid(), self._data_folder.stat().st_uid}
             if stat.S_ISDIR(status.st_mode) and status.st_uid in owners:

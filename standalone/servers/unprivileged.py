@@ -62,7 +62,7 @@ def reachable_by(user: User, path: Path) -> Path | None:
         try:
             status = folder.stat()
         except FileNotFoundError:
-            # Whoever makes it decides about its mode.
+            # The program that makes it decides about its mode.
             return None
         except PermissionError:
             return folder

@@ -38,7 +38,7 @@ def _read_all(descriptor: int) -> str:
     while True:
         try:
             part = os.read(descriptor, 65536)
-        except OSError:  # a terminal's end, once nobody has its other side open
+        except OSError:  # a terminal's end, once no process has its other side open
             part = b""
         if not part:
             return seen.decode()

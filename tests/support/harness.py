@@ -275,9 +275,9 @@ async def running_control_plane(
     settings: TemporalWorkerSettings | None = None,
     sweep_interval_seconds: float = 0,
 ) -> AsyncIterator[ControlPlane]:
-    """API and Temporal worker. Without an interval the test sweeps by itself, or nobody does."""
+    """API and Temporal worker. Without an interval nothing sweeps but the test itself."""
     backend = provisioner or ScriptedProvisioner()
-    worker_settings = settings or TemporalWorkerSettings(termination_grace_seconds=1)
+    temporal_worker_settings = settings or TemporalWorkerSettings(termination_grace_seconds=1)
     parts = parts_for(registry, client, task_queue)
     changes = Changes(registry)
     app = create_app(parts, changes=changes, default_pool=backend.kind, api_settings=ApiSettings())
@@ -291,7 +291,7 @@ async def running_control_plane(
         temporal_worker(
             parts,
             provisioner=backend,
-            settings=worker_settings.model_copy(
+            settings=temporal_worker_settings.model_copy(
                 update={"sweep_interval_seconds": sweep_interval_seconds}
             ),
             # It refuses what would not replay: clocks, random numbers, I/O.

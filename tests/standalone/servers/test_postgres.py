@@ -75,7 +75,7 @@ def all_gone(pids: list[int]) -> bool:
 
 
 def owner_of(path: Path) -> User | None:
-    """Whom the server runs as, if that is not this process's user."""
+    """The user that the server runs as, if that is not this process's user."""
     return User.by_uid(path.stat().st_uid) if os.geteuid() == 0 else None
 
 
