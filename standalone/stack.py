@@ -153,10 +153,7 @@ async def running_stack(
             ),
         )
         parts = await stack.enter_async_context(
-            open_parts(
-                settings,
-                embedded_temporal=temporal is not None,
-            )
+            open_parts(settings, embedded_temporal=temporal is not None)
         )
         # A pool each: workflows that wait for a lock must not keep requests waiting.
         parts_of_temporal_worker = await stack.enter_async_context(

@@ -34,9 +34,7 @@ async def run_temporal_worker(
     backend = load_provisioner_class(provisioner).from_environment()
     stop = stop_on_signals()
     async with open_parts(
-        settings,
-        create_tables=create_tables,
-        delete_tables=delete_tables,
+        settings, create_tables=create_tables, delete_tables=delete_tables
     ) as parts:
         await wait_for_registry(parts.registry, stop=stop)
         if stop.is_set():
