@@ -139,7 +139,7 @@ class DeletionActivities:
             requested = await is_deletion_requested(session, project_id)
         if requested is False:
             raise ApplicationError(
-                "nobody has asked for this project to be deleted",
+                "no user has asked for this project to be deleted",
                 type="DeletionNotRequested",
                 non_retryable=True,
             )

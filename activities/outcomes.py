@@ -22,7 +22,7 @@ class OutcomeFollower:
     """Calls `Provisioner.outcome_reported` when an execution has its outcome, or cannot get one.
 
     Args:
-        provisioner: whom to tell.
+        provisioner: is told.
         registry: where outcomes are recorded.
         changes: says when to look there; None for a provisioner that is not to be told.
     """

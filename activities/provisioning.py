@@ -138,7 +138,7 @@ class ProvisioningActivities:
             try:
                 await asyncio.shield(call)
             except asyncio.CancelledError:
-                # A worker that nobody knows of is worse than a late answer: the call that is under
+                # A worker that is in no row is worse than a late answer: the call that is under
                 # way is finished, and the workflow then ends the worker.
                 await call
 

@@ -180,7 +180,7 @@ class SweepActivities:
                 still = await self._find_leftovers(request)
                 leftovers = [found for found in still.items() if found[0] in first]
                 self._stubborn &= {execution_id for execution_id, _ in leftovers}
-                # Those that could not be ended come last, so that they take nobody's turn.
+                # Those that could not be ended come last, and keep no other from being ended.
                 leftovers.sort(key=lambda found: found[0] in self._stubborn)
                 await done.repair_each(leftovers, self._end_worker, limit=self._leftovers_limit)
         return _report(request, done)

@@ -27,7 +27,7 @@ _GAPS = """
         WHERE f.name = %(function)s
     )
     SELECT extract(epoch FROM used - freed)::float FROM ended JOIN made USING (place)
-    -- Only where somebody waited when the slot became free.
+    -- Only where an invocation waited when the slot became free.
     WHERE invoked < freed
 """
 

@@ -76,7 +76,7 @@ async def command(*arguments: str, given: Servers) -> AsyncIterator[int]:
         *arguments,
         env=dict(given.environment),
         stdin=subprocess.DEVNULL,
-        # The structured log: nobody reads it here.
+        # The structured log: it is not read here.
         stderr=subprocess.DEVNULL,
     )
     try:

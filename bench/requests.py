@@ -117,7 +117,7 @@ def _address(given: Servers) -> list[str]:
 
 
 async def _deploy(http: aiohttp.ClientSession) -> Function:
-    """Make a function that nobody prepares: its calls are recorded, and stay in the queue."""
+    """Make a function that is never prepared: its calls are recorded, and stay in the queue."""
     spec = {
         "function_name": "noop",
         "resource_spec": {"virtual_cpus": 1, "memory_gbs": 1, "max_concurrency": 1},

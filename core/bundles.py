@@ -191,7 +191,7 @@ def _check_no_file_is_in_the_way(paths: Sequence[str]) -> None:
 def digest_of(docker_image: str) -> str | None:
     """Read the digest out of an image; None if it names no code bundle.
 
-    A wrong digest is given as it stands: it is the name of a bundle that nobody has.
+    A wrong digest is given as it stands: it is the name of a bundle that does not exist.
     """
     return docker_image.removeprefix(SCHEME) if docker_image.startswith(SCHEME) else None
 

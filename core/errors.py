@@ -267,7 +267,7 @@ class RegistryIsUnavailableError(ControlPlaneError):
     """Postgres did not answer, or the connection was lost.
 
     The request may be repeated. As a rule it has changed nothing; but if the connection was lost
-    while the change was being committed, nobody knows.
+    while the change was being committed, that is unknown.
     """
 
     status = 503

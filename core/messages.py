@@ -184,7 +184,7 @@ class PreparationFailure(_Model):
 
 
 class LostWaiters(_Model):
-    """Input of `set_aside_waiters`: called invocations whose workflows are gone.
+    """Input of `set_aside_waiters`: what was offered a slot, and has no workflow any more.
 
     Ids of other workflows are ignored.
     """
@@ -208,7 +208,7 @@ class ProjectDeletionInput(_Model):
     deleted: int = 0
     """Invocations that earlier runs of the workflow have deleted."""
     look_again_seconds: float = 30.0
-    """After which it looks whether anything still runs, although nobody has woken it."""
+    """After which it looks whether anything still runs, although nothing has woken it."""
 
 
 class ProjectCancelRequest(_Model):

@@ -1,7 +1,7 @@
 """Who waits for a change of an invocation or an execution, and who tells them: LISTEN and NOTIFY.
 
 What changes is announced within the transaction that changes it, and heard once that is committed.
-An announcement holds an id and nothing else: whoever hears it reads the row.
+An announcement holds an id and nothing else: the listener reads the row.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Changes:
 
     @property
     def closing(self) -> bool:
-        """Whether nothing will be announced any more, so that nobody should wait."""
+        """Whether nothing will be announced any more, so that no request should wait."""
         return self._closing
 
     @property
@@ -88,7 +88,7 @@ class Changes:
         """Give an event that is set when a change of `subject` is announced.
 
         Watch first, then read, then wait: what changes after the reading is announced after the
-        watching began. The event may also be set without any change, so whoever waits reads again;
+        watching began. The event may also be set without any change, so the watcher reads again;
         to wait once more, clear it before reading.
         """
         event = asyncio.Event()
@@ -147,7 +147,7 @@ class Changes:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     logger.info("changes_listening")
                     pause = _FIRST_PAUSE_SECONDS
-                    # What has been committed before LISTEN was announced to nobody.
+                    # What has been committed before LISTEN was announced to no listener.
                     self._wake_all()
                     async for notification in connection.notifies():
                         for event in self._watchers.get(notification.payload, ()):
@@ -159,7 +159,7 @@ class Changes:
                     again_in_seconds=pause,
                 )
             except Exception:
-                # Nobody waits for this task's end, so it must not have one: requests that wait
+                # Nothing waits for this task's end, so it must not have one: requests that wait
                 # would hear of nothing any more, and look only when their time is over.
                 logger.exception("changes_listener_failed", again_in_seconds=pause)
             await asyncio.sleep(pause)

@@ -92,7 +92,7 @@ def next_attempt(ended: str, *, at: datetime) -> str:
 
 
 def aborted(ended: str) -> str:
-    """Say that a worker reported ABORTED though nobody had asked it to stop."""
+    """Say that a worker reported ABORTED though it was not told to stop."""
     return f"the worker aborted by itself; {ended}"
 
 

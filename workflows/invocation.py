@@ -108,7 +108,7 @@ class InvocationWorkflow:
         return decision
 
     async def _wait_for_deadline_in(self, pause: timedelta, detail: str | None) -> None:
-        # In Temporal's back-off no code of this workflow runs, so nobody would keep the deadline.
+        # In Temporal's back-off no code of this workflow runs, so nothing would keep the deadline.
         if workflow.now() + pause >= self._input.deadline:
             self._explain(f"**Queued**: {detail}, which is after the timeout")
             await workflow.wait_condition(lambda: self._interruption is not None)
@@ -232,7 +232,7 @@ class InvocationWorkflow:
         if is_final or self._interruption is None:
             return text
         # After a cancel nothing is tried again: the last try has failed, or its Temporal worker has
-        # died, and nobody knows how far it came.
+        # died, and it is unknown how far it came.
         return None if workflow.patched("2026-11-provisioned-or-not") else text
 
     async def _interrupt(

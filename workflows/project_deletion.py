@@ -1,8 +1,8 @@
 """Deleting a project: cancel all that runs in it, wait until nothing does, delete its rows.
 
-Nothing here polls. Whoever ends an invocation of a project that is being deleted wakes this
-workflow (`registry.transitions.executions`), which then looks again; a slow timer makes up for a
-lost wake.
+Nothing here polls. The transition that ends an invocation of a project that is being deleted wakes
+this workflow (`registry.transitions.executions`), which then looks again; a slow timer makes up for
+a lost wake.
 """
 
 from datetime import timedelta

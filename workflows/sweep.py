@@ -1,7 +1,7 @@
 """The sweep: a schedule starts it every half minute, and it repairs what has come apart.
 
 What is written in one place and not yet in the other, when a process dies or a server is away, is
-found here; also what somebody has done by hand. The steps are activities, which say in words what
+found here; also what a person has done by hand. The steps are activities, which say in words what
 they have repaired. What one sweep has not repaired is for the next one, so nothing is tried long.
 """
 

@@ -113,7 +113,7 @@ def no_longer_than(limit: int, *, named: int | None = None) -> Callable[[str, Va
 
 
 def pool_name(value: str, info: ValidationInfo) -> str:
-    """Refuse what no pool can be called: pools name task queues, and are typed in a shell.
+    """Refuse what cannot be the name of a pool: pools name task queues, and are typed in a shell.
 
     Raises:
         ValueError: `value` is not 1 to 63 lower-case letters, digits, `.`, `_` and `-`, beginning

@@ -25,7 +25,7 @@ class WorkflowState:
     """Also while it waits for its next run, after one that has failed."""
     cancel_requested: bool
     ended_by_hand: bool
-    """It was terminated or cancelled, and not by Temporal itself. Only somebody else does that to a
+    """It was terminated or cancelled, and not by Temporal itself. Only a person does that to a
     workflow of ours whose rows do not say so."""
 
 

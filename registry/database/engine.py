@@ -73,8 +73,8 @@ _STALLED_SECONDS: Final = 10.0
 class Registry:
     """Postgres, as one process uses it. Make one per process and `close` it at the end.
 
-    Whoever waits for a Postgres that is gone, or has fallen silent, gets an `OperationalError`
-    within two seconds (`registry.database.pulse`).
+    A caller that waits for a Postgres that is gone, or has fallen silent, gets an
+    `OperationalError` within two seconds (`registry.database.pulse`).
 
     Args:
         settings: where Postgres is.

@@ -30,8 +30,9 @@ MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
 LOCK_TIMEOUT: Final = "200ms"
 """How long a migration waits for a table, and so keeps requests to it waiting behind it.
 
-It is far below the second after which Postgres ends a deadlock by failing whoever notices first: a
-migration that has one table and waits for another may be in one with requests, and must give way.
+It is far below the second after which Postgres ends a deadlock by failing the session that notices
+first: a migration that has one table and waits for another may be in one with requests, and must
+give way.
 """
 
 STATEMENT_TIMEOUT: Final = "10min"
@@ -112,7 +113,7 @@ def drop_all_tables(
             tables are still there.
     """
     with _locked_connection(target, wait_seconds=wait_seconds) as connection:
-        # Whoever waits for a table's lock blocks all that come after: fail soon instead.
+        # A session that waits for a table's lock blocks all that come after: fail soon instead.
         timeout = f"{int(lock_seconds * 1000)}ms"
         connection.execute(text("SELECT set_config('lock_timeout', :t, false)"), {"t": timeout})
         Base.metadata.drop_all(connection)
@@ -162,8 +163,8 @@ def create_index_concurrently(name: str, on: str) -> None:
         on: what follows ON in SQL: the table, the columns, the condition.
     """
     with op.get_context().autocommit_block():
-        # It waits for transactions that began before, and nobody waits behind it. On a large table
-        # it takes its time.
+        # It waits for transactions that began before, and nothing waits behind it. On a large
+        # table it takes its time.
         op.execute("SET lock_timeout = 0")
         op.execute("SET statement_timeout = 0")
         # A try that was interrupted has left it there, but invalid.

@@ -1,7 +1,7 @@
 """Noticing within two seconds that Postgres has fallen silent, and ending the wait for it.
 
-A Postgres that is gone refuses connections, and whoever waits for it hears of that at once. One
-whose machine or network hangs says nothing: TCP goes on to wait, and a timeout for each statement
+A Postgres that is gone refuses connections, and a session that waits for it hears of that at once.
+One whose machine or network hangs says nothing: TCP goes on to wait, and a timeout for each statement
 would hit the slow ones too. So it is asked: if nothing has come from Postgres for a while, and a
 new connection is not answered either, those in use are ended, here at our side. Their users see
 what they see after any lost connection.
@@ -46,7 +46,7 @@ async def patiently(
     """Wait for a connection, and not longer than so many ticks.
 
     Raises:
-        TimeoutError: it did not come, and nobody will get it.
+        TimeoutError: it did not come, and no caller will get it.
     """
     task = asyncio.ensure_future(connecting)
     delivered = False
@@ -153,7 +153,7 @@ class Pulse:
         except Exception:
             logger.exception("pulse_failed")
         finally:
-            # Nobody looks any more whether it answers, until the next user comes.
+            # Nothing looks any more whether it answers, until the next user comes.
             self._silent = False
 
     async def _probe(self) -> None:
@@ -161,7 +161,7 @@ class Pulse:
         before = self._last_sign
         while not await self._answers():
             if self._last_sign != before:
-                # It has answered somebody else.
+                # It has answered another session.
                 break
             if not self._silent:
                 logger.warning("postgres_silent", connections=len(self._in_use))

@@ -125,7 +125,7 @@ class Bundle(Base):
     manifest: Mapped[str]
     # The distinct pieces that the manifest names.
     pieces: Mapped[list[str]]
-    # The last time that somebody wanted to upload it: without a version it goes after a while.
+    # The last time that a client wanted to upload it: without a version it goes after a while.
     announced_at: Mapped[datetime]
 
 
@@ -168,7 +168,7 @@ class Function(Base):
     __table_args__ = (
         # By digest: a name of 1,023 characters may be larger than an index entry can be.
         Index("uq_functions_version_id_name", "version_id", text("md5(name)"), unique=True),
-        # What is still to be prepared: the sweep looks for versions that nobody prepares.
+        # What is still to be prepared: the sweep looks for versions that no workflow prepares.
         Index(
             "ix_functions_unprepared",
             "version_id",
@@ -222,7 +222,7 @@ class Invocation(Base):
             "id",
             postgresql_where=text("phase = 'QUEUED'"),
         ),
-        # Those that were called for a slot and have not come yet: few, however many wait.
+        # Those that are offered a slot and have not asked for it yet: few, however many wait.
         Index(
             "ix_invocations_called",
             "function_id",
@@ -363,6 +363,6 @@ def table_of(mapped: type[Base]) -> Table:
 def constant(member: StrEnum) -> ColumnElement[Any]:
     """Give a value as part of a statement's text, for conditions that partial indexes have.
 
-    A prepared statement that had it as a parameter would be planned anew each time.
+    A prepared statement that had it as a parameter would be planned each time.
     """
     return literal_column(f"'{member.value}'")

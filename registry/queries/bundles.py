@@ -1,4 +1,4 @@
-"""Queries for code bundles: their manifests, which versions run them, and what nobody needs.
+"""Queries for code bundles: their manifests, which versions run them, and what no version needs.
 
 Announcing a bundle, registering a version with it and clearing away follow one another within a
 project (`_one_at_a_time`), so that nothing is deleted that was just called present.
@@ -40,7 +40,7 @@ _BUNDLES_AT_ONCE: Final = 50
 async def announce(
     session: AsyncSession, *, project_name: str, manifest: Manifest, pieces: PieceStore
 ) -> ProjectId:
-    """Note that a bundle is about to be uploaded, and clear away what nobody needs any more.
+    """Note that a bundle is about to be uploaded, and clear away what no version needs any more.
 
     From the commit on, the pieces that it names stay for `UNUSED_AFTER`; which of them are missing
     is to be asked only then.
@@ -224,7 +224,7 @@ async def _clear_away(session: AsyncSession, project_id: ProjectId, pieces: Piec
         select(func.unnest(Bundle.pieces)).where(Bundle.project_id == project_id).distinct()
     )
     # Files are gone also if the transaction fails after it. A bundle is left then whose pieces are
-    # missing: whoever announces it again is told so.
+    # missing: the next announcement is told so.
     await pieces.keep_only(session, project_id, set(named))
 
 

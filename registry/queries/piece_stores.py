@@ -34,7 +34,7 @@ _PIECES_AT_ONCE: Final = 50
 _UNFINISHED: Final = "."
 """How the names of files begin that are being written."""
 _UNFINISHED_SECONDS: Final = 86_400.0
-"""After this time nobody writes such a file any more."""
+"""After this time no process writes such a file any more."""
 
 
 class PieceStore(ABC):
@@ -172,7 +172,7 @@ class FolderPieces(PieceStore):
                 try:
                     _write(path, content)
                 except FileNotFoundError:
-                    # Somebody has just deleted the folder, with the project's other pieces.
+                    # Another process has just deleted the folder, with the project's other pieces.
                     _write(path, content)
                 folders.update(path.parents[:3])
             for folder in folders:

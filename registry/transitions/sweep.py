@@ -111,7 +111,7 @@ async def list_running(
 async def list_ended_with_open_execution(
     session: AsyncSession, *, pool: str, before: datetime, limit: int
 ) -> list[InvocationId]:
-    """Give TERMINATED invocations whose last worker nobody has seen ending."""
+    """Give TERMINATED invocations whose last worker no watch has seen ending."""
     found = await session.scalars(
         select(Invocation.id)
         .join(Execution, Execution.invocation_id == Invocation.id)
@@ -159,7 +159,7 @@ async def begin_again(
     Args:
         session: the transaction.
         invocation_id: the invocation.
-        ended_by_hand: whether somebody has ended its workflow. Who does that wants it to stop, so
+        ended_by_hand: whether a person has ended its workflow. That person wants it to stop, so
             its cancellation is recorded, with everything below it.
     """
     to_cancel: Sequence[InvocationId] = ()

@@ -114,7 +114,7 @@ def deploy(
         image = bundle.image
     report("register", "")
     definition = {"default_docker_image": image, "functions": found.functions}
-    # If the first answer was lost there are two versions, and nobody calls the first one.
+    # If the first answer was lost there are two versions, and no call goes to the first one.
     registration = replace(requests.create_version(project, definition), repeatable=True)
     version = client.run(registration)
     report("register", version.version_id)

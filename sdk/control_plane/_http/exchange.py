@@ -135,7 +135,7 @@ def exchange(request: Request[T], *, server: str, limit: RetryLimit) -> Steps[T]
             may_have_arrived = may_have_arrived or reply.may_have_arrived
             if may_have_arrived and not request.repeatable:
                 raise errors.ServerConnectionError(
-                    f"The connection to {server} was lost before the answer came; nobody knows "
+                    f"The connection to {server} was lost before the answer came; it is unknown "
                     f"whether {_name(request)} was done ({reply.reason})"
                 )
             if passed + pause > limit.without_answer:

@@ -186,7 +186,7 @@ def test_version_is_not_registered_again_when_nobody_knows() -> None:
     with (
         Gateway(Scripted(drop=True)) as gateway,
         Client(gateway.url, "key") as client,
-        pytest.raises(ServerConnectionError, match="nobody knows whether POST /projects/p/vers"),
+        pytest.raises(ServerConnectionError, match="it is unknown whether POST /projects/p/vers"),
     ):
         client.create_version("p", {})
     assert len(gateway.seen) == 1
