@@ -1,8 +1,8 @@
 """Noticing within two seconds that Postgres has fallen silent, and ending the wait for it.
 
 A Postgres that is gone refuses connections, and a session that waits for it hears of that at once.
-One whose machine or network hangs says nothing: TCP goes on to wait, and a timeout for each statement
-would hit the slow ones too. So it is asked: if nothing has come from Postgres for a while, and a
+One whose machine or network hangs says nothing: TCP goes on to wait, and a timeout for each
+statement would hit the slow ones too. So it is asked: if nothing has come from Postgres for a while, and a
 new connection is not answered either, those in use are ended, here at our side. Their users see
 what they see after any lost connection.
 
