@@ -2,9 +2,9 @@
 
 A Postgres that is gone refuses connections, and a session that waits for it hears of that at once.
 One whose machine or network hangs says nothing: TCP goes on to wait, and a timeout for each
-statement would hit the slow ones too. So it is asked: if nothing has come from Postgres for a while, and a
-new connection is not answered either, those in use are ended, here at our side. Their users see
-what they see after any lost connection.
+statement would hit the slow ones too. So it is asked: if nothing has come from Postgres for a
+while, and a new connection is not answered either, those in use are ended, here at our side. Their
+users see what they see after any lost connection.
 
 Time is counted in ticks of the event loop. One that comes late does not count: then it is we who
 have no time, and the answer may be lying there unread.
