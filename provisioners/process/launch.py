@@ -85,12 +85,10 @@ class Launcher:
         """
         command = self._arguments(project)
         cgroups = self.cgroups.create(request.execution_id, request.resource_spec)
-        options = [f"--log-limit={self.log_limit_bytes}"]
-        options += [f"--cgroup={cgroup}" for cgroup in cgroups]
         data_limit = self.data_limit(request.resource_spec)
-        if data_limit:
-            options.append(f"--data-limit={data_limit}")
-        return [str(folder.path), *options, "--", *command]
+        # In the order in which `shim.Options` reads them.
+        options = (folder.path, self.log_limit_bytes, data_limit, *cgroups)
+        return [*map(str, options), "--", *command]
 
     def _arguments(self, project: Project) -> tuple[str, ...]:
         return arguments_of(

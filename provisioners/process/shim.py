@@ -1,6 +1,6 @@
 """The parent process of one worker: starts the program, records its end, leaves nothing behind.
 
-Run as `python -I -S shim.py FOLDER [--NAME=VALUE...] -- COMMAND...` by `launch`,
+Run as `python -I -S shim.py FOLDER LOG_LIMIT DATA_LIMIT CGROUP... -- COMMAND...` by `launch`,
 in a session of its own, so that it outlives the Temporal worker. It takes over three things:
 
 - file descriptor 3, which carries the `flock` on the worker's folder: held as long as this process
@@ -53,7 +53,7 @@ _READ_BYTES = 65536
 
 
 class Options:
-    """What the command line says.
+    """What the command line says, in the order in which `launch` puts it there.
 
     Attributes:
         folder: the worker's folder, absolute.
@@ -65,21 +65,10 @@ class Options:
 
     def __init__(self, arguments: list[str]) -> None:
         separator = arguments.index("--")
-        self.folder = arguments[0]
+        self.folder, log_limit, data_limit, *self.cgroups = arguments[:separator]
+        self.log_limit = int(log_limit)
+        self.data_limit = int(data_limit)
         self.command = arguments[separator + 1 :]
-        self.log_limit = 0
-        self.data_limit = 0
-        self.cgroups: list[str] = []
-        for argument in arguments[1:separator]:
-            name, _, value = argument.partition("=")
-            if name == "--log-limit":
-                self.log_limit = int(value)
-            elif name == "--data-limit":
-                self.data_limit = int(value)
-            elif name == "--cgroup":
-                self.cgroups.append(value)
-            else:
-                raise ValueError(f"unknown option {name}")
 
 
 class Output:
