@@ -31,15 +31,13 @@ import select
 import sys
 import time
 
-try:
-    # `signal` is this module plus enums, which take longer to import than all of the above.
-    import _signal as signal  # type: ignore[import-not-found]
-except ImportError:
-    import signal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
+else:
+    # `signal` is this module plus enums, which take longer to import than all of the above.
+    import _signal as signal
 
 LOCK_DESCRIPTOR = 3
 DEFAULT_GRACE_SECONDS = 10.0
@@ -171,7 +169,6 @@ class Supervisor:
 
     def kill_all(self, cgroups: list[str]) -> None:
         """Kill until no descendant is left; daemons do not outlive their worker."""
-        self.reap()
         pause = 0.01
         while not self.childless:
             for cgroup in cgroups:
@@ -341,13 +338,7 @@ def own_environment() -> dict[bytes, bytes]:
 
 
 def become_program(
-    options: Options,
-    *,
-    shim: int,
-    output: int,
-    ready: int,
-    go: int,
-    run: "Callable[[], None] | None",
+    options: Options, *, output: int, ready: int, go: int, run: "Callable[[], None] | None"
 ) -> None:
     """Be the child: get ready, wait for the word, run the program. Does not return."""
     try:
@@ -357,8 +348,6 @@ def become_program(
         os.close(LOCK_DESCRIPTOR)
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != shim:
-            os._exit(1)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if options.data_limit:
@@ -367,14 +356,13 @@ def become_program(
         write_file("/proc/self/oom_score_adj", "500")
         for cgroup in options.cgroups:
             join(cgroup)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+        # Standard input stays what it is for the shim: /dev/null.
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir("work")
         environment = own_environment()
         os.write(ready, b"r")
+        # End of file: the shim has died, perhaps before PR_SET_PDEATHSIG was set here.
         if os.read(go, 1) != b"g":
             os._exit(1)
         if run is None:
@@ -441,9 +429,7 @@ def supervise(
         # With these closed here, the death of the shim is the end of file in `go`.
         for descriptor in (go_write, wakeup_read, wakeup_write, output_read, ready_read):
             os.close(descriptor)
-        become_program(
-            options, shim=shim, output=output_write, ready=ready_write, go=go_read, run=run
-        )
+        become_program(options, output=output_write, ready=ready_write, go=go_read, run=run)
     # What else is open belongs to the program: its parent's modules may have opened it.
     own = {wakeup_read, wakeup_write, output_read, ready_read, go_write}
     close_descriptors(but=own | (keep or set()))
