@@ -134,7 +134,7 @@ class Supervisor:
             self.wait(None if self.deadline is None else self.deadline - time.monotonic())
             if self.stop_requested and self.deadline is None and self.status is None:
                 self.deadline = read_deadline()
-                signal_group(self.program)
+                send_signal(-self.program, signal.SIGTERM)
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 break
         self.kill_all(cgroups)
@@ -176,7 +176,7 @@ class Supervisor:
                 if not write_file(f"{cgroup}/cgroup.kill", "1"):
                     write_file(f"{cgroup}/pids.max", "0")
             for pid in descendants(os.getpid()):
-                kill(pid)
+                send_signal(pid, signal.SIGKILL)
             self.wait(pause)
             pause = min(pause * 1.5, 0.5)
 
@@ -185,10 +185,8 @@ def descendants(ancestor: int) -> list[int]:
     """List all descendants of a process, parents first."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            fields = stat_fields(int(name))
-            if fields:
-                children.setdefault(int(fields[1]), []).append(int(name))
+        if name.isdigit() and (fields := stat_fields(int(name))):
+            children.setdefault(int(fields[1]), []).append(int(name))
     found = list(children.get(ancestor, ()))
     for pid in found:
         found.extend(children.get(pid, ()))
@@ -200,11 +198,7 @@ def stat_fields(pid: int) -> list[bytes]:
 
     The second field is a name in parentheses that may hold spaces and parentheses itself.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
+    return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def start_time(pid: int) -> int:
@@ -212,18 +206,10 @@ def start_time(pid: int) -> int:
     return int(stat_fields(pid)[19])
 
 
-def kill(pid: int) -> None:
-    """SIGKILL a process that may be gone."""
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process, or the group of process -PID (man 2 kill), that may be gone."""
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def signal_group(leader: int) -> None:
-    """SIGTERM a process group that may be gone."""
-    try:
-        os.killpg(leader, signal.SIGTERM)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
@@ -234,15 +220,14 @@ def read_deadline() -> float:
 
     now = time.monotonic()
     try:
-        with open("terminate.json", "rb") as file:
-            return min(float(json.load(file)["deadline"]), now + 86400)
-    except (OSError, ValueError, KeyError, TypeError):
+        return min(float(json.loads(read_file("terminate.json"))["deadline"]), now + 86400)
+    except (ValueError, KeyError, TypeError):
         # A SIGTERM that is not ours, e.g. of a machine that shuts down.
         return now + DEFAULT_GRACE_SECONDS
 
 
-def join(cgroup: str) -> None:
-    """Move this process, which must be single-threaded, into a cgroup.
+def join(cgroups: list[str]) -> None:
+    """Move this process, which must be single-threaded, into cgroups.
 
     A process that moves itself by `tasks` (version 1) does not need the kernel's global lock, which
     takes up to 20 ms.
@@ -250,8 +235,9 @@ def join(cgroup: str) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    if not (write_file(f"{cgroup}/tasks", "0") or write_file(f"{cgroup}/cgroup.procs", "0")):
-        raise OSError(f"the cgroup {cgroup} cannot be joined")
+    for cgroup in cgroups:
+        if not (write_file(f"{cgroup}/tasks", "0") or write_file(f"{cgroup}/cgroup.procs", "0")):
+            raise OSError(f"the cgroup {cgroup} cannot be joined")
 
 
 def oom_kills(cgroups: list[str]) -> int:
@@ -259,14 +245,19 @@ def oom_kills(cgroups: list[str]) -> int:
     count = 0
     for cgroup in cgroups:
         for name in ("memory.events", "memory.oom_control"):
-            try:
-                with open(f"{cgroup}/{name}", "rb") as file:
-                    for line in file:
-                        if line.startswith(b"oom_kill "):
-                            count += int(line.split()[1])
-            except OSError:
-                pass
+            for line in read_file(f"{cgroup}/{name}").splitlines():
+                if line.startswith(b"oom_kill "):
+                    count += int(line.split()[1])
     return count
+
+
+def read_file(path: str) -> bytes:
+    """Read a whole file; nothing if that is not possible."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -279,26 +270,22 @@ def write_all(descriptor: int, data: bytes) -> None:
 def write_file(path: str, text: str) -> bool:
     """Write to a file that exists; False if that is not possible."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
-    try:
-        os.write(descriptor, text.encode())
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
     return True
 
 
 def replace_file(path: str, text: str) -> None:
     """Write a whole file or none: a reader never sees half of it."""
     temporary = f"{path}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(descriptor, text.encode("utf-8", "replace"))
-    finally:
-        os.close(descriptor)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(text.encode("utf-8", "replace"))
     os.rename(temporary, path)
 
 
@@ -330,13 +317,6 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")
 
 
-def own_environment() -> dict[bytes, bytes]:
-    """Give the environment as it was passed in: Python may have added LC_CTYPE to its copy."""
-    with open("/proc/self/environ", "rb") as file:
-        entries = [entry.partition(b"=") for entry in file.read().split(b"\0") if entry]
-    return {name: value for name, _, value in entries}
-
-
 def become_program(
     options: Options, *, output: int, ready: int, go: int, run: "Callable[[], None] | None"
 ) -> None:
@@ -354,23 +334,24 @@ def become_program(
             resource.setrlimit(resource.RLIMIT_DATA, (options.data_limit, options.data_limit))
         # When the whole machine is short of memory, rather a program than a shim or a database.
         write_file("/proc/self/oom_score_adj", "500")
-        for cgroup in options.cgroups:
-            join(cgroup)
+        join(options.cgroups)
         # Standard input stays what it is for the shim: /dev/null.
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir("work")
-        environment = own_environment()
+        # The environment as it was passed in: Python may have added LC_CTYPE to its copy.
+        with open("/proc/self/environ", "rb") as file:
+            entries = [entry.partition(b"=") for entry in file.read().split(b"\0") if entry]
+        environment = {name: value for name, _, value in entries}
         os.write(ready, b"r")
         # End of file: the shim has died, perhaps before PR_SET_PDEATHSIG was set here.
         if os.read(go, 1) != b"g":
             os._exit(1)
         if run is None:
             os.execve(options.command[0], options.command, environment)  # noqa: S606 - that is the job
-        else:
-            for descriptor in (output, ready, go):
-                os.close(descriptor)
-            run()
+        for descriptor in (output, ready, go):
+            os.close(descriptor)
+        run()
     except OSError as error:
         os.write(ready, f"{options.command[0]} cannot be run: {error.strerror or error}".encode())
     finally:
@@ -385,24 +366,16 @@ def read_to_end(descriptor: int) -> bytes:
     return data
 
 
-def main(arguments: list[str]) -> None:
-    """Run one worker from its start to its end."""
-    close_descriptors(but=set())
-    supervise(Options(arguments))
-
-
-def close_descriptors(*, but: "set[int]") -> None:
+def close_descriptors(*, but: set[int]) -> None:
     """Close all descriptors above the lock's, except some."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > LOCK_DESCRIPTOR and int(name) not in but:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the listing's own
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > LOCK_DESCRIPTOR and descriptor not in but:
+            # Not `close`: it fails on the listing's own descriptor, which is closed already.
+            os.closerange(descriptor, descriptor + 1)
 
 
 def supervise(
-    options: Options, *, run: "Callable[[], None] | None" = None, keep: "set[int] | None" = None
+    options: Options, *, run: "Callable[[], None] | None" = None, keep: tuple[int, ...] = ()
 ) -> None:
     """Be the shim of one worker. Does not return, unless the program could not be started.
 
@@ -417,9 +390,7 @@ def supervise(
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     shim = os.getpid()
 
-    wakeup_read, wakeup_write = os.pipe()
-    os.set_blocking(wakeup_read, False)
-    os.set_blocking(wakeup_write, False)
+    wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     output_read, output_write = os.pipe()
     ready_read, ready_write = os.pipe()
     go_read, go_write = os.pipe()
@@ -431,8 +402,7 @@ def supervise(
             os.close(descriptor)
         become_program(options, output=output_write, ready=ready_write, go=go_read, run=run)
     # What else is open belongs to the program: its parent's modules may have opened it.
-    own = {wakeup_read, wakeup_write, output_read, ready_read, go_write}
-    close_descriptors(but=own | (keep or set()))
+    close_descriptors(but={wakeup_read, wakeup_write, output_read, ready_read, go_write, *keep})
 
     output = Output(output_read, "output.log", options.log_limit)
     supervisor = Supervisor(program, output, wakeup_read)
@@ -476,4 +446,5 @@ def supervise(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    close_descriptors(but=set())
+    supervise(Options(sys.argv[1:]))

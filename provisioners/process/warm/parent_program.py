@@ -24,7 +24,7 @@ Standard library only; it runs under the project's interpreter.
 """
 
 # pathlib and contextlib are not imported, as everything here is found in the user's process:
-# ruff: noqa: PTH116, PTH123, PTH208, SIM105, BLE001
+# ruff: noqa: PTH116, PTH208, SIM105, BLE001
 
 import fcntl
 import gc
@@ -135,7 +135,7 @@ class Parent:
         self.control = socket.socket(fileno=CONTROL_DESCRIPTOR)
         self.control.set_inheritable(False)
         self.limits = resource.getrlimit(resource.RLIMIT_DATA)
-        self.oom_score = _read("/proc/self/oom_score_adj").decode()
+        self.oom_score = shim.read_file("/proc/self/oom_score_adj").decode()
 
     def get_ready(self) -> None:
         """Take on the limits of a worker."""
@@ -149,8 +149,7 @@ class Parent:
             # Only the soft limit, so that the shims can be without it again.
             resource.setrlimit(resource.RLIMIT_DATA, (options.data_limit, self.limits[1]))
         shim.write_file("/proc/self/oom_score_adj", "500")
-        for cgroup in options.cgroups:
-            shim.join(cgroup)
+        shim.join(options.cgroups)
         os.chdir(f"{options.folder}/work")
         os.set_inheritable(OUTPUT_DESCRIPTOR, False)
         try:
@@ -189,7 +188,8 @@ class Parent:
         # Less is written to, and so copied, in the children.
         gc.collect()
         gc.freeze()
-        self.handlers = {number: signal.getsignal(number) for number in _signals()}
+        settable = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        self.handlers = {number: signal.getsignal(number) for number in settable}
         # Children that have ended are not waited for.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
@@ -249,8 +249,7 @@ class Parent:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             shim.write_file("/proc/self/oom_score_adj", self.oom_score)
             resource.setrlimit(resource.RLIMIT_DATA, self.limits)
-            for cgroup in self.options.outside:
-                shim.join(cgroup)
+            shim.join(self.options.outside)
             # What the import has put into this process's folder stays while a worker may use it.
             in_use = os.open(f"{self.options.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(in_use, fcntl.LOCK_SH)
@@ -271,7 +270,7 @@ class Parent:
             send(connection, {"ready": True})
             connection.close()
             run = lambda: self.become_program(mask, in_use)  # noqa: E731 - a function is no shorter
-            shim.supervise(worker, run=run, keep={in_use})
+            shim.supervise(worker, run=run, keep=(in_use,))
         except BaseException as error:
             if accepted:
                 shim.write_shim_log(str(error) or type(error).__name__)
@@ -377,14 +376,6 @@ def _check_threads() -> None:
         )
 
 
-def _signals() -> "set[signal.Signals]":
-    return {
-        number
-        for number in signal.valid_signals()
-        if number not in (signal.SIGKILL, signal.SIGSTOP)
-    }
-
-
 def _files_below(folder: str) -> "dict[str, tuple[int, int, int]]":
     files: dict[str, tuple[int, int, int]] = {}
     for module in list(sys.modules.values()):
@@ -411,11 +402,6 @@ def _open_at(descriptor: int, path: str, flags: int) -> None:
     opened = os.open(path, flags, 0o600)
     os.dup2(opened, descriptor)
     os.close(opened)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _load_shim(path: str) -> "ModuleType":
