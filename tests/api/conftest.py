@@ -18,6 +18,7 @@ from registry.database.engine import Registry
 from tests.support.api import Api
 from tests.support.harness import API_KEY, STANDARD, parts_for
 from tests.support.servers import Addresses
+from tests.support.shared_routes import on_shared_routes
 from tests.support.stack.processes import Program
 from tests.support.stack.stack import environment_for
 
@@ -65,7 +66,7 @@ def app(
 
 @pytest.fixture
 async def api(app: FastAPI, registry: Registry) -> AsyncIterator[Api]:
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=on_shared_routes(app), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as http:
         yield Api(http, registry)
 

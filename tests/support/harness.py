@@ -29,6 +29,7 @@ from registry.changes import Changes
 from registry.database.engine import Registry
 from runtime.parts import Parts, make_parts
 from tests.support.scripted_provisioner import ScriptedProvisioner, ScriptedWorker
+from tests.support.shared_routes import on_shared_routes
 from worker.build import temporal_worker
 
 API_KEY = "butterflyburger"
@@ -284,7 +285,7 @@ async def running_control_plane(
     async with (
         changes,
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
+            transport=httpx.ASGITransport(app=on_shared_routes(app)),
             base_url="http://control-plane",
             headers={"Authorization": f"Bearer {API_KEY}"},
         ) as http,
