@@ -1,5 +1,3 @@
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import RegistrySettings
+from tests.support.folders import server_folder
 from tests.support.servers import TEMPLATE_DATABASE, Addresses, fresh_database
 from tests.support.stack.stack import Stack, environment_for
 
@@ -39,10 +38,8 @@ def gate(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users may enter: pytest's own are closed to a server that root starts."""
-    folder = Path(tempfile.mkdtemp(prefix="e2e-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with server_folder("e2e") as folder:
+        yield folder
 
 
 @pytest.fixture

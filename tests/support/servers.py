@@ -4,12 +4,9 @@ The first pytest process starts them; xdist's workers get their addresses.
 """
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TypedDict
 
 import psycopg
@@ -21,6 +18,7 @@ from core.temporal.client import SEARCH_ATTRIBUTES
 from registry.database.migrate import upgrade
 from standalone.servers.postgres import EmbeddedPostgres
 from standalone.servers.temporal import TemporalDevServer
+from tests.support.folders import server_folder
 
 TEMPLATE_DATABASE = "template_control_plane"
 
@@ -35,24 +33,6 @@ class Addresses(TypedDict):
     temporal_address: str
 
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 # only a folder of our own in it is used
-_MEMORY_NEEDED = 2 * 1024**3
-
-
-def _memory() -> Path | None:
-    """A file system in memory, if there is one with room: databases are made there in a tenth.
-
-    Containers often have a small one, and may not let programs run from it: as root, Postgres runs
-    from a copy in its data folder.
-    """
-    try:
-        found = os.statvfs(_MEMORY)
-    except OSError:
-        return None
-    roomy = found.f_bavail * found.f_frsize >= _MEMORY_NEEDED
-    return _MEMORY if roomy and not found.f_flag & os.ST_NOEXEC else None
-
-
 class Servers:
     """Started by the first pytest process, stopped at its end."""
 
@@ -63,10 +43,7 @@ class Servers:
     def start(self) -> Addresses:
         if self.addresses is not None:
             return self.addresses
-        folder = Path(tempfile.mkdtemp(prefix="control-plane-tests-", dir=_memory()))
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        # Postgres may run as another user, who must get through to its own folder below.
-        folder.chmod(0o711)
+        folder = self._stack.enter_context(server_folder("tests"))
         postgres = EmbeddedPostgres(folder / "postgres", durable=False, max_connections=400)
         self._stack.enter_context(postgres)
         temporal = TemporalDevServer(

@@ -2,12 +2,9 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from temporalio.client import Client
@@ -15,18 +12,19 @@ from temporalio.client import Client
 from registry.database.engine import Registry
 from registry.database.migrate import upgrade
 from standalone.servers.postgres import EmbeddedPostgres
+from tests.support.folders import server_folder
 from tests.support.harness import LIMITED, ControlPlane, eventually, running_control_plane
 from tests.support.stack.processes import children_of
 
 
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of this test's own. pytest's folders are closed to the user that it may run as."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-away-"))
-    folder.chmod(0o711)
-    with EmbeddedPostgres(folder / "postgres", durable=False) as server:
+    """A server of this test's own."""
+    with (
+        server_folder("away") as folder,
+        EmbeddedPostgres(folder / "postgres", durable=False) as server,
+    ):
         yield server
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
