@@ -15,6 +15,8 @@ from tests.support.harness import ControlPlane, running_control_plane
 from tests.support.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
 
 _SERVERS = pytest.StashKey[Servers]()
+_LONG_FIRST = ("e2e", "proofs", "workflows", "contract", "worker", "standalone")
+"""The folders with long tests. With them at the end, one process would work on when others rest."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,6 +31,17 @@ def pytest_configure_node(node: object) -> None:
     """xdist is about to start a worker process: hand it the servers' addresses."""
     servers: Servers = node.config.stash[_SERVERS]  # type: ignore[attr-defined] # no types
     node.workerinput["servers"] = servers.start()  # type: ignore[attr-defined] # no types
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = config.rootpath / "tests"
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+
+    # Tests of the same rank stay in their order.
+    items.sort(key=rank)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
