@@ -54,7 +54,7 @@ up: $(USER_STAMP) ## Run Postgres, Temporal, API and Temporal worker until Ctrl-
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests, two at a time (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(DEV_STAMP) ## Send a running stack what the OpenAPI document allows, and what not (ARGS="--seed 1")
