@@ -1,4 +1,4 @@
-"""A way to a server that can be blocked: what goes in is taken, and nothing comes out."""
+"""A TCP proxy that a test can block: it takes what is sent, and nothing comes back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Doorway:
-    """A port of the loopback interface that leads to a server.
+class TcpProxy:
+    """Passes the bytes of connections on to a server, from a port of the loopback interface.
 
-    While it is blocked, it behaves as a server whose machine hangs: connections are accepted, and
-    what is sent on them and on older ones is acknowledged, and that is all.
+    While it is blocked, it behaves like a server whose machine hangs: the kernel accepts
+    connections and acknowledges what is sent on them and on older ones, and that is all.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Stream]]) -> None:
@@ -29,7 +29,7 @@ class Doorway:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._lead, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield
@@ -39,19 +39,17 @@ class Doorway:
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         # A cancel is the end of the test; asyncio would report a task that ends with one.
         with suppress(asyncio.CancelledError):
-            await self._lead_through(reader, writer)
+            await self._pass_on(reader, writer)
         writer.close()
         self._connections.discard(task)
 
-    async def _lead_through(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open.wait()
         there = await self._connect()
         pumps = [

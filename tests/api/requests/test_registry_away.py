@@ -21,7 +21,7 @@ from registry.database.engine import Registry
 from tests.support.api import Api, assert_error
 from tests.support.harness import eventually
 from tests.support.servers import connect
-from tests.support.tcp_proxy import Doorway
+from tests.support.tcp_proxy import TcpProxy
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""
@@ -114,24 +114,24 @@ async def test_a_pool_that_is_used_up_is_503(
 
 
 @pytest.fixture
-async def doorway(registry_settings: RegistrySettings) -> AsyncIterator[Doorway]:
+async def proxy(registry_settings: RegistrySettings) -> AsyncIterator[TcpProxy]:
     """A way to Postgres that can be blocked."""
     socket = f"{registry_settings.postgres_host}/.s.PGSQL.{registry_settings.postgres_port}"
-    doorway = Doorway(lambda: asyncio.open_unix_connection(socket))
-    async with doorway.serving():
-        yield doorway
+    proxy = TcpProxy(lambda: asyncio.open_unix_connection(socket))
+    async with proxy.serving():
+        yield proxy
 
 
 @pytest.fixture
-async def behind_doorway(
-    app: FastAPI, api: Api, registry_settings: RegistrySettings, doorway: Doorway
+async def behind_proxy(
+    app: FastAPI, api: Api, registry_settings: RegistrySettings, proxy: TcpProxy
 ) -> AsyncIterator[Api]:
-    """The API with two connections at most, through the doorway."""
+    """The API with two connections at most, through the proxy."""
     registry = Registry(
         registry_settings.model_copy(
             update={
                 "postgres_host": "127.0.0.1",
-                "postgres_port": doorway.port,
+                "postgres_port": proxy.port,
                 "postgres_pool_size": 2,
             }
         )
@@ -155,29 +155,29 @@ async def until_served(api: Api) -> None:
 
 
 async def test_a_registry_that_accepts_connections_and_never_answers_is_503(
-    behind_doorway: Api, doorway: Doorway
+    behind_proxy: Api, proxy: TcpProxy
 ) -> None:
-    doorway.block()
-    for answer in await get_some(behind_doorway):
+    proxy.block()
+    for answer in await get_some(behind_proxy):
         assert_away(answer)
-    doorway.unblock()
-    await until_served(behind_doorway)
+    proxy.unblock()
+    await until_served(behind_proxy)
 
 
 async def test_a_registry_that_falls_silent_on_open_connections_is_503(
-    behind_doorway: Api, doorway: Doorway
+    behind_proxy: Api, proxy: TcpProxy
 ) -> None:
-    for answer in await get_some(behind_doorway):
+    for answer in await get_some(behind_proxy):
         assert answer.status_code == 200
-    doorway.block()
-    for answer in await get_some(behind_doorway):
+    proxy.block()
+    for answer in await get_some(behind_proxy):
         assert_away(answer)
     with structlog.testing.capture_logs() as logs:
-        assert_away(await behind_doorway.get("/projects"))
+        assert_away(await behind_proxy.get("/projects"))
     assert not [entry for entry in logs if entry["event"] == "postgres_silent"], "it is known"
-    doorway.unblock()
-    await until_served(behind_doorway)
-    for answer in await get_some(behind_doorway):
+    proxy.unblock()
+    await until_served(behind_proxy)
+    for answer in await get_some(behind_proxy):
         assert answer.status_code == 200
 
 

@@ -13,7 +13,7 @@ from core.settings import TemporalSettings
 from core.temporal.client import connect
 from tests.support.api import Api, id_of
 from tests.support.harness import STANDARD, eventually, parts_for
-from tests.support.tcp_proxy import Doorway
+from tests.support.tcp_proxy import TcpProxy
 
 log = logging.getLogger(__name__)
 """Measured times: `pytest -o log_cli=true --log-cli-level=INFO` shows them."""
@@ -52,31 +52,31 @@ async def test_all_is_accepted_while_temporal_refuses_connections(app: FastAPI, 
 
 
 @pytest.fixture
-async def doorway(temporal_settings: TemporalSettings) -> AsyncIterator[Doorway]:
+async def proxy(temporal_settings: TemporalSettings) -> AsyncIterator[TcpProxy]:
     """A way to Temporal that can be blocked."""
     host, _, port = temporal_settings.temporal_address.partition(":")
-    doorway = Doorway(lambda: asyncio.open_connection(host, int(port)))
-    async with doorway.serving():
-        yield doorway
+    proxy = TcpProxy(lambda: asyncio.open_connection(host, int(port)))
+    async with proxy.serving():
+        yield proxy
 
 
-def behind(doorway: Doorway, settings: TemporalSettings) -> TemporalSettings:
-    return settings.model_copy(update={"temporal_address": f"127.0.0.1:{doorway.port}"})
+def behind(proxy: TcpProxy, settings: TemporalSettings) -> TemporalSettings:
+    return settings.model_copy(update={"temporal_address": f"127.0.0.1:{proxy.port}"})
 
 
 async def test_all_is_accepted_while_temporal_accepts_connections_and_never_answers(
-    app: FastAPI, api: Api, temporal_settings: TemporalSettings, doorway: Doorway
+    app: FastAPI, api: Api, temporal_settings: TemporalSettings, proxy: TcpProxy
 ) -> None:
-    doorway.block()
-    await take_dispatcher(app, behind(doorway, temporal_settings), lazy=True)
+    proxy.block()
+    await take_dispatcher(app, behind(proxy, temporal_settings), lazy=True)
     await assert_all_is_accepted(api)
 
 
 async def test_all_is_accepted_while_temporal_hangs_and_the_next_call_is_started_at_once(
-    app: FastAPI, api: Api, temporal_settings: TemporalSettings, doorway: Doorway
+    app: FastAPI, api: Api, temporal_settings: TemporalSettings, proxy: TcpProxy
 ) -> None:
     """On a connection that was in use before. A start that is under way then is made after it."""
-    await take_dispatcher(app, behind(doorway, temporal_settings), lazy=False)
+    await take_dispatcher(app, behind(proxy, temporal_settings), lazy=False)
     direct = await connect(temporal_settings)
 
     async def has_workflow(invocation: str) -> bool:
@@ -84,9 +84,9 @@ async def test_all_is_accepted_while_temporal_hangs_and_the_next_call_is_started
         return [one async for one in found] != []
 
     await api.ok("PUT", "/projects/other")
-    doorway.block()
+    proxy.block()
     await assert_all_is_accepted(api)
-    doorway.unblock()
+    proxy.unblock()
     version = await api.deploy(STANDARD, project="other")
     invocation = await api.invoke(f"{version}/functions/standard")
     await eventually(lambda: has_workflow(invocation), bool)
