@@ -14,7 +14,8 @@ from temporalio.client import Client
 from core.settings import TemporalSettings
 from core.temporal.client import connect
 from registry.database.engine import Registry
-from tests.replay.cases import CASES, INVOCATIONS, Case, until_closed
+from tests.replay.cases import CASES
+from tests.replay.cases.runs import INVOCATIONS, Case, until_closed
 from tests.replay.history_files import HISTORIES, write_history
 from tests.support.harness import running_control_plane
 from tests.support.servers import TEMPLATE_DATABASE, Servers, fresh_database
