@@ -6,8 +6,12 @@ one line when that is done or under way; then waits to be killed.
 
 import asyncio
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from core.ids import ExecutionId
 from provisioners.base import ResourceSpec, WorkerRequest
@@ -15,6 +19,31 @@ from provisioners.code.project import open_project
 from provisioners.conformance import NoBundles, until
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.provisioner import ProcessProvisioner
+from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+from tests.support.repository import ROOT
+
+
+@contextmanager
+def driver(backend: ProcessBackend, **order: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A provisioner in another process, and the line that it printed."""
+    order["deployment"] = DEPLOYMENT
+    order["state_folder"] = str(backend.config.state_folder)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.provisioners.process_driver"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            # Its log goes to the same place; ours is the line that is JSON.
+            yield process, next(line for line in process.stdout if line.startswith("{"))
+        finally:
+            process.kill()
 
 
 async def main() -> None:
