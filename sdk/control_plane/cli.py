@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from control_plane.commands.exits import EPILOG
+from control_plane._console.exits import EPILOG
 from control_plane.commands.table import SDK_COMMANDS, SERVER_COMMANDS
 
 ENTRY_POINT_GROUP = "control_plane.commands"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane._call.invocation import Invocation
-from control_plane.commands.output import progress_text
+from control_plane._console.output import progress_text
 from control_plane.models import InvocationInfo
 
 from standalone.errors import StandaloneError

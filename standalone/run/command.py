@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from control_plane.commands.exits import EPILOG
+from control_plane._console.exits import EPILOG
 
 from runtime.commands import ending_at_once, expected_errors
 
@@ -68,7 +68,7 @@ def run(
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import asyncio
 
-    from control_plane.commands.exits import told_plainly
+    from control_plane._console.exits import told_plainly
     from control_plane.commands.invoke import read_input
 
     from provisioners.base import ProvisionerError
@@ -107,8 +107,8 @@ def run(
 def _print(ended: "RunResult", *, as_json: bool) -> int:
     """Print the result or the error; returns the exit status."""
     from control_plane._call.invocation import result_of
-    from control_plane.commands.exits import Exit, exit_of_phase
-    from control_plane.commands.output import print_json
+    from control_plane._console.exits import Exit, exit_of_phase
+    from control_plane._console.output import print_json
     from control_plane.errors import ControlPlaneError, InvocationFailedError
 
     info = ended.invocation

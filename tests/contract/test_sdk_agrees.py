@@ -15,17 +15,17 @@ import pytest
 from control_plane import function
 from control_plane import models as sdk
 from control_plane._call import arguments
+from control_plane._console.exits import MISSING_THINGS, STATUSES_OF_PHASES
+from control_plane._console.output import STYLES
+from control_plane._console.tree import CALLS_PER_PAGE
 from control_plane._define import definition
 from control_plane._define.definition import function_spec
 from control_plane._deploy import bundle as sdk_bundle
 from control_plane._deploy.discovery import PROJECT_FILE, discover
 from control_plane._inside import progress_report
 from control_plane.cli import ENTRY_POINT_GROUP
-from control_plane.commands.exits import MISSING_THINGS, STATUSES_OF_PHASES
 from control_plane.commands.list import PHASES
-from control_plane.commands.output import STYLES
 from control_plane.commands.table import SDK_COMMANDS, SERVER_COMMANDS
-from control_plane.commands.tree import CALLS_PER_PAGE
 from control_plane.deploy import PIECE_HEAD_BYTES, UPLOAD_BYTES
 from control_plane.errors import DefinitionError
 from control_plane.runner import failure, values

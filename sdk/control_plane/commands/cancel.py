@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from control_plane._console.exits import Exit, as_command_error
+from control_plane._console.output import coloured, json_option, print_json
+from control_plane._console.server import server_options
 from control_plane._http.client import Client
-from control_plane.commands.exits import Exit, as_command_error
-from control_plane.commands.output import coloured, json_option, print_json
-from control_plane.commands.server import server_options
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.models import InvocationInfo
 

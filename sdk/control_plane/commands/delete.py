@@ -5,10 +5,10 @@ import time
 
 import click
 
+from control_plane._console.names import complete_project
+from control_plane._console.output import is_terminal, json_option, print_json, remark
+from control_plane._console.server import server_options
 from control_plane._http.client import Client
-from control_plane.commands.names import complete_project
-from control_plane.commands.output import is_terminal, json_option, print_json, remark
-from control_plane.commands.server import server_options
 from control_plane.errors import NotFoundError
 
 _PAUSE_SECONDS = 0.5

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from control_plane import deploy as deployment
+from control_plane._console.server import server_options
 from control_plane._http.client import Client
-from control_plane.commands.server import server_options
 from control_plane.deploy import Deployment, Report, Stage
 
 _TITLES = {
@@ -139,7 +139,7 @@ def _progress(*, quiet: bool) -> Iterator[Report]:
     with ExitStack() as stack:
         if sys.stdout.isatty():
             # Imported here: rich takes longer to import than the rest of a command.
-            from control_plane.commands import terminal  # noqa: PLC0415 - see above
+            from control_plane._console import terminal  # noqa: PLC0415 - see above
 
             line = stack.enter_context(terminal.StageLine())
             lines = _Lines(show=line.show, keep=line.keep)

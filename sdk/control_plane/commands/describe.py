@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from control_plane._http.client import Client
-from control_plane.commands.list import (
-    cpus,
-    duration_of,
-    memory,
-    print_calls,
-    print_functions,
-    state_of,
-)
-from control_plane.commands.names import complete_function, complete_project
-from control_plane.commands.output import (
+from control_plane._console.names import complete_function, complete_project
+from control_plane._console.output import (
     age,
     coloured,
     cut,
@@ -29,13 +20,22 @@ from control_plane.commands.output import (
     remark,
     seconds,
 )
-from control_plane.commands.server import server_options
-from control_plane.commands.tables import Column, print_table
-from control_plane.commands.tree import Node, Tree, read_tree
+from control_plane._console.server import server_options
+from control_plane._console.tables import Column, print_table
+from control_plane._console.tree import Node, Tree, read_tree
+from control_plane._http.client import Client
+from control_plane.commands.list import (
+    cpus,
+    duration_of,
+    memory,
+    print_calls,
+    print_functions,
+    state_of,
+)
 from control_plane.models import Execution, FunctionInfo, InvocationInfo
 
 if TYPE_CHECKING:
-    from control_plane.commands import terminal
+    from control_plane._console import terminal
 
 _LONG_TEXT = 500
 _RECENT_CALLS = 10
@@ -178,7 +178,7 @@ def _print_tree(tree: Tree) -> None:
     click.echo(f"\n{heading('Invocations made by it, newest first')}")
     if is_terminal(sys.stdout):
         # Imported here: rich takes longer to import than the rest of a command.
-        from control_plane.commands import terminal  # noqa: PLC0415 - see above
+        from control_plane._console import terminal  # noqa: PLC0415 - see above
 
         root = terminal.Tree()
         _add_to(root, tree.nodes)

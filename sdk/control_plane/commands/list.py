@@ -6,17 +6,17 @@ from typing import Final
 
 import click
 
-from control_plane._http.client import Client
-from control_plane.commands.names import complete_function, complete_project
-from control_plane.commands.output import (
+from control_plane._console.names import complete_function, complete_project
+from control_plane._console.output import (
     age,
     json_option,
     print_json,
     remark,
     seconds,
 )
-from control_plane.commands.server import server_options
-from control_plane.commands.tables import Column, print_table
+from control_plane._console.server import server_options
+from control_plane._console.tables import Column, print_table
+from control_plane._http.client import Client
 from control_plane.models import FunctionInfo, InvocationSummary, Version
 
 PHASES: Final = {

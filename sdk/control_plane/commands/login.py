@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from control_plane._console.exits import CommandError, Exit, told_plainly
+from control_plane._console.names import complete_profile
+from control_plane._console.output import is_terminal, json_option, print_json, remark
 from control_plane._http.client import Client
 from control_plane._http.profiles import (
     KEY_VARIABLE,
@@ -15,9 +18,6 @@ from control_plane._http.profiles import (
     load_profiles,
     save_profiles,
 )
-from control_plane.commands.exits import CommandError, Exit, told_plainly
-from control_plane.commands.names import complete_profile
-from control_plane.commands.output import is_terminal, json_option, print_json, remark
 
 _USUAL_URL = "http://127.0.0.1:5000"
 _USUAL_NAME = "default"

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import click
 
+from control_plane._console.exits import CommandError, Exit
+from control_plane._console.output import json_option, remark
+from control_plane._console.server import server_options
+from control_plane._console.watching import goes_on_without_us, log_event
 from control_plane._http.client import Client
 from control_plane._http.follower import Follower, Line, Output
-from control_plane.commands.exits import CommandError, Exit
-from control_plane.commands.output import json_option, remark
-from control_plane.commands.server import server_options
-from control_plane.commands.watching import goes_on_without_us, log_event
 from control_plane.models import Execution, InvocationInfo
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

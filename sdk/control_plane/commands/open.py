@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from control_plane._console.exits import CommandError
+from control_plane._console.output import is_terminal, json_option, print_json
+from control_plane._console.server import server_options
 from control_plane._http.client import Client
-from control_plane.commands.exits import CommandError
-from control_plane.commands.output import is_terminal, json_option, print_json
-from control_plane.commands.server import server_options
 
 
 @click.command("open", short_help="Print a call's address in Temporal's UI.")

@@ -5,6 +5,10 @@ from dataclasses import replace
 
 import click
 
+from control_plane._console.exits import CommandError, told_plainly
+from control_plane._console.names import complete_profile
+from control_plane._console.output import json_option, print_json, remark
+from control_plane._console.tables import Column, print_table
 from control_plane._http.profiles import (
     KEY_VARIABLE,
     PROFILE_VARIABLE,
@@ -12,10 +16,6 @@ from control_plane._http.profiles import (
     load_profiles,
     save_profiles,
 )
-from control_plane.commands.exits import CommandError, told_plainly
-from control_plane.commands.names import complete_profile
-from control_plane.commands.output import json_option, print_json, remark
-from control_plane.commands.tables import Column, print_table
 
 
 @click.group(invoke_without_command=True, short_help="List the servers that login has kept.")

@@ -2,11 +2,11 @@
 
 import click
 
+from control_plane._console.exits import EPILOG
+from control_plane._console.output import json_option, print_json
+from control_plane._console.server import server_options
+from control_plane._console.watching import wait_and_end
 from control_plane._http.client import Client
-from control_plane.commands.exits import EPILOG
-from control_plane.commands.output import json_option, print_json
-from control_plane.commands.server import server_options
-from control_plane.commands.watching import wait_and_end
 
 
 @click.command(epilog=EPILOG, short_help="Make a call again.")

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from control_plane._console.output import progress_text, seconds
+from control_plane._console.tables import Column, plain_table
 from control_plane._http.client import Client
 from control_plane._http.profiles import Profile, load_profiles, profiles_file
-from control_plane.commands.output import progress_text, seconds
-from control_plane.commands.tables import Column, plain_table
 
 from tests.support.sdk.command_line import CommandLine, Terminal
 from tests.support.sdk.gateway import INVOCATION, Gateway, Scripted

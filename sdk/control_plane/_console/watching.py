@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from control_plane._call.invocation import result_of
+from control_plane._console import output
+from control_plane._console.exits import CommandError, Exit, as_command_error, exit_of_phase
 from control_plane._http.client import Client
 from control_plane._http.follower import Follower, Line, Output
-from control_plane.commands import output
-from control_plane.commands.exits import CommandError, Exit, as_command_error, exit_of_phase
 from control_plane.errors import (
     ControlPlaneError,
     InvocationFailedError,
@@ -23,7 +23,7 @@ from control_plane.errors import (
 from control_plane.models import InvocationInfo, InvocationPath
 
 if TYPE_CHECKING:
-    from control_plane.commands.terminal import StatusLine
+    from control_plane._console.terminal import StatusLine
 
 
 class Display(Protocol):
@@ -114,7 +114,7 @@ def _display(*, follow: bool, as_json: bool) -> Iterator[Display]:
         yield _JsonLines() if follow else _NoDisplay()
     elif output.is_terminal(sys.stderr):
         # Imported here: rich takes longer to import than the rest of a command.
-        from control_plane.commands import terminal  # noqa: PLC0415 - see above
+        from control_plane._console import terminal  # noqa: PLC0415 - see above
 
         with terminal.StatusLine() as status:
             yield _TerminalDisplay(status)

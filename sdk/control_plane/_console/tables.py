@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import click
 
-from control_plane.commands.output import is_terminal, one_line
+from control_plane._console.output import is_terminal, one_line
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
     cells = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if is_terminal(sys.stdout):
         # Imported here: rich takes longer to import than the rest of a command.
-        from control_plane.commands import terminal  # noqa: PLC0415 - see above
+        from control_plane._console import terminal  # noqa: PLC0415 - see above
 
         table = terminal.Table()
         for number, column in enumerate(columns):

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import click
 
+from control_plane._console.exits import told_plainly
+from control_plane._console.names import complete_profile
 from control_plane._http.client import Client
-from control_plane.commands.exits import told_plainly
-from control_plane.commands.names import complete_profile
 
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from control_plane.commands.output import STYLES
+from control_plane._console.output import STYLES
 
 _GAP = 2
 """Spaces between two columns."""
