@@ -19,6 +19,13 @@ DOCUMENTS: Final = sorted(
     for path in ROOT.glob(pattern)
 )
 
+MODULES: Final = sorted(
+    path
+    for top in (*CODE, "bench", "examples", "sdk", "tests")
+    for path in (ROOT / top).rglob("*.py")
+)
+"""All files of Python."""
+
 _SUFFIXES: Final = "py|md|sh|yml"
 """Of files that are named without their folder."""
 

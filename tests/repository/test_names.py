@@ -6,8 +6,8 @@ from typing import Final
 import pytest
 
 from tests.repository.naming import (
-    CODE,
     DOCUMENTS,
+    MODULES,
     missing_files,
     missing_modules,
     missing_paths,
@@ -21,11 +21,6 @@ CURRENT: Final = [path for path in DOCUMENTS if path.parent != HISTORY or path.n
 BELOW_TESTS: Final = ("behaviours.md", "reliability.md")
 """Documents that name tests by their place below `tests/`."""
 
-MODULES: Final = sorted(
-    path
-    for top in (*CODE, "bench", "examples", "sdk", "tests")
-    for path in (ROOT / top).rglob("*.py")
-)
 OTHER_FILES: Final = [
     *(ROOT / name for name in ("Dockerfile", "Makefile", "docker-compose.yml", "pyproject.toml")),
     *(ROOT / ".github").rglob("*.yml"),
