@@ -1,4 +1,4 @@
-"""Workers that are gone: finds out how they ended, and removes what is left of them."""
+"""Ends of workers, not of invocations: how one has ended, and the removal of what is left."""
 
 import os
 import time
