@@ -11,9 +11,7 @@ from runtime.commands import ending_at_once, expected_errors, provisioner_option
 
 
 @click.command()
-@provisioner_option(
-    help_text="What makes the workers of executions; the same as that of the Temporal worker."
-)
+@provisioner_option(help_text="What makes the workers of functions whose definition names no pool.")
 @table_options
 @click.option(
     "--host",

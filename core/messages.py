@@ -249,9 +249,9 @@ class SweepRequest(_Model):
     """Input of `SweepWorkflow` and of its activities."""
 
     provisioner: str
-    """Only rows of this kind are looked at."""
+    """The pool: only its rows are looked at."""
     provisioner_queue: str
-    """Task queue of this kind's Temporal workers."""
+    """Task queue of that pool's Temporal workers."""
     heartbeat_seconds: float = 10.0
     grace_seconds: float = 10.0
     """What has changed within so many seconds is left alone: it is being worked on."""

@@ -23,6 +23,7 @@ BETWEEN_ATTEMPTS: Final = " between two attempts"
 """Comes after the reason of a cancel."""
 
 _MAX_REASON = 300
+_FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.TIMED_OUT})
 _ERROR_CLASS = re.compile(r"[A-Za-z_][\w.]{0,99}(?=:|$)")
 
 
@@ -34,7 +35,8 @@ def shown_detail(phase: Phase, detail: str | None, trouble: str | None) -> str |
         detail: why it is there.
         trouble: what keeps it there, in the words of a provisioner.
     """
-    if trouble is None:
+    # A server of before does not know the column, and leaves it as it is at the end.
+    if trouble is None or phase in _FINAL:
         return detail
     if phase is Phase.CANCELLING:
         return f"{detail or ''}; it could not be ended so far: {trouble}"

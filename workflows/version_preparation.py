@@ -1,6 +1,7 @@
 """Preparing a new version: each of its functions, with retry, and waking what waits for them."""
 
 import asyncio
+from collections import defaultdict
 from datetime import timedelta
 
 from temporalio import workflow
@@ -15,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.waking import wake_all
 
 _AT_ONCE = 20
-"""Functions prepared at the same time."""
+"""Functions of one pool prepared at the same time; a pool that is not served holds up no other."""
 
 
 @workflow.defn(name=VERSION_PREPARATION)
@@ -28,9 +29,13 @@ class VersionPreparationWorkflow:
         todo = await workflow.execute_local_activity_method(
             RegistryActivities.list_unprepared_functions, request, **REGISTRY_CALL
         )
-        limit = asyncio.Semaphore(_AT_ONCE)
+        limits = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_AT_ONCE))
+        queues = [ref.provisioner_queue or request.provisioner_queue for ref in todo.functions]
         results = await asyncio.gather(
-            *(self._prepare(request, ref, limit) for ref in todo.functions)
+            *(
+                self._prepare(request, ref, queue, limits[queue])
+                for ref, queue in zip(todo.functions, queues, strict=True)
+            )
         )
         failed = results.count(False)
         summary = f"{len(results) - failed} functions ready, {failed} failed"
@@ -38,14 +43,14 @@ class VersionPreparationWorkflow:
         return summary
 
     async def _prepare(
-        self, request: PreparationInput, ref: FunctionRef, limit: asyncio.Semaphore
+        self, request: PreparationInput, ref: FunctionRef, queue: str, limit: asyncio.Semaphore
     ) -> bool:
         async with limit:
             try:
                 woken = await workflow.execute_activity_method(
                     ProvisioningActivities.prepare_function,
                     ref,
-                    task_queue=ref.provisioner_queue or request.provisioner_queue,
+                    task_queue=queue,
                     start_to_close_timeout=timedelta(minutes=30),
                     heartbeat_timeout=timedelta(seconds=request.heartbeat_seconds),
                     retry_policy=PROVISIONER_RETRIES,

@@ -106,7 +106,7 @@ class Dispatcher:
         """
         attempts = start.max_retries + 1
         title = f"{start.function_name} @ {start.project_name}"
-        call = InvocationInput(
+        input_ = InvocationInput(
             invocation_id=start.invocation_id,
             title=title,
             deadline=deadline_of(start.created_at, timeout_seconds=start.timeout_seconds),
@@ -117,7 +117,7 @@ class Dispatcher:
         async with self._tolerant("start_invocation", start.invocation_id) as attempt:
             await self._client.start_workflow(
                 INVOCATION,
-                call,
+                input_,
                 id=start.invocation_id,
                 task_queue=self._queue,
                 retry_policy=RetryPolicy(

@@ -6,12 +6,12 @@ def control_queue(prefix: str) -> str:
     return f"{prefix}-control"
 
 
-def provisioner_queue(prefix: str, kind: str) -> str:
-    """Name the queue of one provisioner kind's calls: prepare, provision.
+def provisioner_queue(prefix: str, pool: str) -> str:
+    """Name the queue of one pool's provisioner calls: prepare, provision.
 
     What was asked for before there were the queues below is still served here.
     """
-    return f"{prefix}-provision-{kind}"
+    return f"{prefix}-provision-{pool}"
 
 
 def watch_queue(provisioner: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import select
+from sqlalchemy import Exists, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.ids import ExecutionId, InvocationId
@@ -63,6 +63,14 @@ def _select_current(*, newest_version: bool) -> AnySelect:
     """Select `ExecutionRow`, as it is now even if the session has loaded it before."""
     statement = select_execution_path(newest_version=newest_version)
     return statement.execution_options(populate_existing=True)
+
+
+def has_open_execution() -> Exists:
+    """Say of an invocation, in a statement about invocations, whether it has an open execution."""
+    return exists().where(
+        Execution.invocation_id == Invocation.id,
+        Execution.worker_status != WorkerStatus.TERMINATED,
+    )
 
 
 async def get_execution_scope(

@@ -83,7 +83,8 @@ def start_of(context: FunctionContext, invocation: Invocation) -> InvocationStar
         project_name=context.project.name,
         version_id=VersionId(context.version.id),
         function_name=context.function.name,
-        pool=context.pool,
+        # In rows of servers that knew no pools, where the API started the invocation.
+        pool=context.function.pool or invocation.pool,
         created_at=invocation.created_at,
         timeout_seconds=context.function.timeout_seconds,
         max_retries=context.function.max_retries,

@@ -10,7 +10,7 @@ place that knows the order of columns.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -87,6 +87,14 @@ class FunctionContext:
         """The pauses between the attempts of an invocation of the function."""
         spec = self.function.retry_spec
         return RetryPauses() if spec is None else RetryPauses(**spec)
+
+
+SELECT_FUNCTION_CONTEXT: Final = (
+    select(Function, Version, Project)
+    .join(Version, Version.id == Function.version_id)
+    .join(Project, Project.id == Version.project_id)
+)
+"""Select the parts of a `FunctionContext`."""
 
 
 @dataclass(frozen=True)

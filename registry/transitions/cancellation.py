@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import any_, exists, func, literal, select, update
+from sqlalchemy import any_, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Text
@@ -10,9 +10,10 @@ from sqlalchemy.types import Text
 from core.clock import utc_now
 from core.errors import InvocationDoesNotExistError, InvocationIsAlreadyTerminatedError
 from core.ids import InvocationId
-from core.states import InvocationStatus, Phase, QueueReason, WorkerStatus
-from registry.database.tables import Execution, Invocation
+from core.states import InvocationStatus, Phase, QueueReason
+from registry.database.tables import Invocation
 from registry.explanations import BETWEEN_ATTEMPTS, CANCELLATION_REQUESTED
+from registry.queries.executions import has_open_execution
 from registry.transitions.ending import end_invocations
 from registry.transitions.phases import change_phase
 
@@ -76,10 +77,6 @@ async def _lock_running(session: AsyncSession, root: InvocationId) -> list[Invoc
 
 async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId]) -> None:
     now = utc_now()
-    has_open_execution = exists().where(
-        Execution.invocation_id == Invocation.id,
-        Execution.worker_status != WorkerStatus.TERMINATED,
-    )
     why = func.coalesce(Invocation.cancellation_reason, CANCELLATION_REQUESTED)
     new_request = (
         # One parameter, however many ids there are: a statement may have 65,535.
@@ -87,7 +84,7 @@ async def _cancel(session: AsyncSession, invocation_ids: Sequence[InvocationId])
         Invocation.cancellation_requested_at.is_(None),
     )
     await session.execute(
-        change_phase(*new_request, has_open_execution, phase=Phase.CANCELLING, detail=why)
+        change_phase(*new_request, has_open_execution(), phase=Phase.CANCELLING, detail=why)
     )
     # In back-off between two attempts no workflow code runs, and Temporal ends the workflow
     # without asking it. So the end is recorded here.

@@ -34,9 +34,10 @@ from sqlalchemy.types import Text
 from core.clock import utc_now
 from core.errors import ProjectDoesNotExistError
 from core.ids import FunctionId, InvocationId, ProjectId, VersionId
-from core.states import InvocationStatus, Phase, QueueReason, WorkerStatus
+from core.states import InvocationStatus, Phase, QueueReason
 from registry.database.tables import Execution, Function, Invocation, LogChunk, Project, Version
 from registry.explanations import PROJECT_BEING_DELETED
+from registry.queries.executions import has_open_execution
 from registry.transitions.ending import end_invocations
 from registry.transitions.phases import change_phase
 from registry.transitions.slots import lock_function
@@ -46,10 +47,6 @@ ROWS_AT_ONCE: Final = 500
 _EXECUTIONS_AT_ONCE: Final = 1_000
 _FUNCTIONS_AT_ONCE: Final = 100
 
-_HAS_OPEN_EXECUTION = exists().where(
-    Execution.invocation_id == Invocation.id,
-    Execution.worker_status != WorkerStatus.TERMINATED,
-)
 _HAS_WORKFLOW_TO_END = or_(
     Invocation.workflow_to_end,
     # As servers wrote it that had no such column.
@@ -126,7 +123,7 @@ async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancell
     )
     running = await session.scalars(
         select(Invocation.id)
-        .where(*of_function, _HAS_OPEN_EXECUTION)
+        .where(*of_function, has_open_execution())
         .order_by(Invocation.id)
         .with_for_update()
     )
@@ -145,7 +142,7 @@ async def cancel_some(session: AsyncSession, function_id: FunctionId) -> Cancell
         )
     waiting = (
         select(Invocation.id)
-        .where(*of_function, ~_HAS_OPEN_EXECUTION)
+        .where(*of_function, ~has_open_execution())
         .order_by(Invocation.id)
         .limit(ROWS_AT_ONCE)
         .with_for_update()
@@ -306,7 +303,7 @@ async def delete_functions(session: AsyncSession, project_id: ProjectId) -> bool
     ).all()
     left = (
         await session.execute(
-            select(Invocation.id, case((_HAS_OPEN_EXECUTION, True), else_=False))
+            select(Invocation.id, case((has_open_execution(), True), else_=False))
             .where(_is_in(Invocation.function_id, functions))
             .limit(ROWS_AT_ONCE + 1)
         )

@@ -5,7 +5,7 @@ changes nothing and answers the same. What becomes of an invocation is decided i
 `transitions.decisions`; workflows carry it out.
 """
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -33,8 +33,6 @@ from registry.database.tables import (
     Execution,
     Function,
     Invocation,
-    Version,
-    pool_of_function,
     table_of,
 )
 from registry.queries.paths import FunctionContext
@@ -75,10 +73,11 @@ _CLOSING = (
 )
 _NEW_EXECUTION = ("id", "invocation_id", "function_id", "attempt", "created_at", "updated_at")
 _IS_MEANT = Invocation.id == bindparam("of_invocation")
+# The function's; in rows of servers that knew no pools, what the invocation was started with.
 _POOL = (
-    select(pool_of_function())
-    .join(Version, Version.id == Function.version_id)
-    .where(Function.id == bindparam("new_function_id"))
+    select(func.coalesce(Function.pool, Invocation.pool))
+    .join(Invocation, Invocation.function_id == Function.id)
+    .where(Invocation.id == bindparam("new_invocation_id"))
     .scalar_subquery()
 )
 # Two rows in one trip to Postgres, since others wait for the function's lock meanwhile.
@@ -104,7 +103,6 @@ _QUEUE = change_phase(
 )
 _SIGNAL = change_phase(
     _IS_MEANT,
-    Invocation.status == InvocationStatus.RUNNING,
     phase=Phase.CANCELLING,
     detail=bindparam("new_phase_detail"),
 )
@@ -151,14 +149,14 @@ async def open_execution(session: AsyncSession, request: OpenRequest) -> Admissi
         return Admission(
             verdict=Verdict.ADMITTED,
             attempt=still_open[0].attempt,
-            pool=still_open[0].pool,
+            pool=_pool_of(still_open[0], context),
             wake=await offer_slots(session, context.function, offered_by=request.execution_id),
         )
     if still_open:
         return Admission(
             verdict=Verdict.STALE,
             stale_execution_id=ExecutionId(still_open[0].id),
-            pool=still_open[0].pool,
+            pool=_pool_of(still_open[0], context),
             detail=explanations.EARLIER_EXECUTION_OPEN,
             interrupt=interrupt_due(context, invocation),
         )
@@ -169,7 +167,10 @@ async def open_execution(session: AsyncSession, request: OpenRequest) -> Admissi
         if end is None:
             return await _admit_or_queue(session, context, applicant, request, attempt)
         if end.error is not None:
-            session.add(_failed_execution(request, context, attempt, error=end.error))
+            failed = _failed_execution(
+                request, context, invocation, attempt=attempt, error=end.error
+            )
+            session.add(failed)
         await _end(session, invocation, end)
         phase, detail = end.phase, end.detail
     return Admission(
@@ -229,7 +230,16 @@ async def _admit_or_queue(
     wake = []
     if queue.has_waiters:
         wake = await offer_slots(session, function, offered_by=request.execution_id)
-    return Admission(verdict=Verdict.ADMITTED, attempt=attempt, pool=context.pool, wake=wake)
+    return Admission(verdict=Verdict.ADMITTED, attempt=attempt, pool=function.pool, wake=wake)
+
+
+def _pool_of(execution: Execution, context: FunctionContext) -> str | None:
+    """Say where an open execution runs; None if that is where the invocation was started.
+
+    Servers that knew no pools wrote into an execution the kind of the Temporal worker that happened
+    to open it. Its worker was made where the invocation was started.
+    """
+    return None if context.function.pool is None else execution.pool
 
 
 async def _queue(
@@ -269,7 +279,12 @@ async def _end(session: AsyncSession, invocation: Invocation, end: End) -> None:
 
 
 def _failed_execution(
-    request: OpenRequest, context: FunctionContext, attempt: int, *, error: str
+    request: OpenRequest,
+    context: FunctionContext,
+    invocation: Invocation,
+    *,
+    attempt: int,
+    error: str,
 ) -> Execution:
     """Make an execution that only says why there is none."""
     now = utc_now()
@@ -279,7 +294,7 @@ def _failed_execution(
         function_id=context.function.id,
         attempt=attempt,
         worker_status=WorkerStatus.TERMINATED,
-        pool=context.pool,
+        pool=context.function.pool or invocation.pool,
         error_message=error,
         cause=Cause.PROVISIONING_FAILED,
         created_at=now,

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Update, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from core.states import Phase, QueueReason
-from registry.database.tables import Invocation, table_of
+from core.states import InvocationStatus, Phase, QueueReason
+from registry.database.tables import Invocation, constant, table_of
 
 Value = ColumnElement[Any] | InstrumentedAttribute[Any]
 """A part of a statement in place of a plain value, for statements that are built once."""
@@ -35,7 +35,7 @@ def change_phase(
     """
     return (
         update(table_of(Invocation))
-        .where(*which)
+        .where(*which, Invocation.status == constant(InvocationStatus.RUNNING))
         .values(
             phase=phase, phase_detail=detail, queue_reason=queue_reason, trouble=trouble, **also
         )

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.ids import FunctionId, InvocationId, VersionId
 from core.states import Phase, PreparationStatus, QueueReason
-from registry.database.tables import Function, Invocation, Project, Version, pool_of_function
+from registry.database.tables import Function, Invocation, Version, pool_of_function
 from registry.explanations import BEING_PREPARED, PREPARED
-from registry.queries.paths import FunctionContext
+from registry.queries.paths import SELECT_FUNCTION_CONTEXT, FunctionContext
 from registry.transitions.slots import lock_function, offer_slots
 
 
@@ -41,12 +41,7 @@ async def get_function_context(
 ) -> FunctionContext | None:
     """Give a function with its version and project, or None if it was deleted."""
     row = (
-        await session.execute(
-            select(Function, Version, Project)
-            .join(Version, Version.id == Function.version_id)
-            .join(Project, Project.id == Version.project_id)
-            .where(Function.id == function_id)
-        )
+        await session.execute(SELECT_FUNCTION_CONTEXT.where(Function.id == function_id))
     ).one_or_none()
     return None if row is None else FunctionContext(*row)
 

@@ -9,7 +9,7 @@ function follow one another.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,9 +33,9 @@ from sqlalchemy.orm import InstrumentedAttribute, defer
 from core.clock import utc_now
 from core.ids import ExecutionId, FunctionId, InvocationId
 from core.states import Phase, QueueReason, WorkerStatus
-from registry.database.tables import Execution, Function, Invocation, Project, Version, constant
+from registry.database.tables import Execution, Function, Invocation, constant
 from registry.explanations import WORKFLOW_GONE
-from registry.queries.paths import FunctionContext
+from registry.queries.paths import SELECT_FUNCTION_CONTEXT, FunctionContext
 
 NEWCOMER_SECONDS = 10
 """For so long an invocation that has not asked for a slot keeps its place before younger ones.
@@ -46,14 +46,17 @@ for ever, since an invocation whose workflow could not be started would block al
 
 
 # Built once: building a statement costs more than Postgres needs to answer it.
-_CONTEXT = (
-    select(Function, Version, Project)
-    .join(Version, Version.id == Function.version_id)
-    .join(Project, Project.id == Version.project_id)
+_CONTEXT = SELECT_FUNCTION_CONTEXT.with_for_update(
     # Strong enough against another of its kind, and no obstacle to new invocations, whose foreign
     # key needs the row to stay.
-    .with_for_update(of=Function, key_share=True)
+    of=Function,
+    key_share=True,
 )
+_IS_QUEUED = Invocation.phase == constant(Phase.QUEUED)
+_IS_WAITER = Invocation.queue_reason == constant(QueueReason.FUNCTION_LIMIT)
+_IS_OFFERED = Invocation.queue_reason == constant(QueueReason.OFFERED)
+WAITS_FOR_SLOT: Final = and_(_IS_QUEUED, _IS_WAITER)
+IS_OFFERED_SLOT: Final = and_(_IS_QUEUED, _IS_OFFERED)
 _CONTEXT_OF_FUNCTION = _CONTEXT.where(Function.id == bindparam("function_id"))
 _CONTEXT_OF_INVOCATION = _CONTEXT.join(Invocation, Invocation.function_id == Function.id).where(
     Invocation.id == bindparam("invocation_id")
@@ -87,11 +90,7 @@ def free_slots() -> ColumnElement[int]:
     offered = (
         select(func.count())
         .select_from(Invocation)
-        .where(
-            Invocation.function_id == Function.id,
-            Invocation.phase == constant(Phase.QUEUED),
-            Invocation.queue_reason == constant(QueueReason.OFFERED),
-        )
+        .where(Invocation.function_id == Function.id, IS_OFFERED_SLOT)
         .correlate(Function)
         .scalar_subquery()
     )
@@ -99,16 +98,12 @@ def free_slots() -> ColumnElement[int]:
 
 
 _FREE_SLOTS = select(free_slots()).where(Function.id == bindparam("function_id"))
-_WAITING = and_(
-    Invocation.function_id == bindparam("function_id"), Invocation.phase == constant(Phase.QUEUED)
-)
+_WAITING = and_(Invocation.function_id == bindparam("function_id"), _IS_QUEUED)
 _IS_NEWCOMER = and_(
     Invocation.queue_reason == constant(QueueReason.NEW),
     Invocation.created_at > bindparam("newcomers_since"),
 )
 _IS_OLDER = Invocation.id < bindparam("invocation_id")
-_IS_WAITER = Invocation.queue_reason == constant(QueueReason.FUNCTION_LIMIT)
-_IS_OFFERED = Invocation.queue_reason == constant(QueueReason.OFFERED)
 MAX_COUNTED = 1000
 """So many that wait are counted, beyond any limit: each of ten thousand that wait asks."""
 _WANTS_SLOT = or_(_IS_WAITER, _IS_OFFERED, _IS_NEWCOMER)
@@ -264,11 +259,7 @@ async def offer_slots(
         return again
     first = (
         select(Invocation.id)
-        .where(
-            Invocation.function_id == function.id,
-            Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.FUNCTION_LIMIT,
-        )
+        .where(Invocation.function_id == function.id, WAITS_FOR_SLOT)
         .order_by(Invocation.id)
         .limit(free)
         # One that is being cancelled at this moment needs no slot.

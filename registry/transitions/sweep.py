@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BindParameter, any_, exists, func, literal, select
+from sqlalchemy import BindParameter, any_, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -27,10 +27,11 @@ from registry.database.tables import (
     pool_of_function,
 )
 from registry.explanations import ENDED_BY_HAND
+from registry.queries.executions import has_open_execution
 from registry.queries.invocations import start_of
-from registry.queries.paths import FunctionContext
+from registry.queries.paths import SELECT_FUNCTION_CONTEXT, FunctionContext
 from registry.transitions.cancellation import request_cancellation
-from registry.transitions.slots import free_slots
+from registry.transitions.slots import IS_OFFERED_SLOT, WAITS_FOR_SLOT, free_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,19 +169,13 @@ async def begin_again(
         with suppress(InvocationIsAlreadyTerminatedError, InvocationDoesNotExistError):
             to_cancel = await request_cancellation(session, invocation_id, reason=ENDED_BY_HAND)
             cancelled = True
-    has_open_execution = exists().where(
-        Execution.invocation_id == Invocation.id,
-        Execution.worker_status != WorkerStatus.TERMINATED,
-    )
     row = (
         await session.execute(
-            select(Function, Version, Project, Invocation)
-            .join(Version, Version.id == Function.version_id)
-            .join(Project, Project.id == Version.project_id)
+            SELECT_FUNCTION_CONTEXT.add_columns(Invocation)
             .join(Invocation, Invocation.function_id == Function.id)
             .where(
                 Invocation.id == invocation_id,
-                (Invocation.status == InvocationStatus.RUNNING) | has_open_execution,
+                (Invocation.status == InvocationStatus.RUNNING) | has_open_execution(),
             )
             .options(defer(Invocation.input, raiseload=True))
         )
@@ -233,8 +228,7 @@ async def list_functions_with_idle_slots(
     waiting = (
         select(Invocation.function_id)
         .where(
-            Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.FUNCTION_LIMIT,
+            WAITS_FOR_SLOT,
             Invocation.pool == pool,
             Invocation.created_at < before,
         )
@@ -253,8 +247,7 @@ async def list_offered(
     found = await session.scalars(
         select(Invocation.id)
         .where(
-            Invocation.phase == Phase.QUEUED,
-            Invocation.queue_reason == QueueReason.OFFERED,
+            IS_OFFERED_SLOT,
             Invocation.pool == pool,
             Invocation.offered_at < before,
         )

@@ -13,9 +13,11 @@ from temporalio.client import Client
 
 from core.settings import TemporalSettings, TemporalWorkerSettings
 from core.temporal.client import connect
+from core.temporal.queues import control_queue
 from provisioners.dev import DevProvisioner
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Function, Invocation
+from tests.replay.cases.repairs import start_again
 from tests.support.harness import (
     ControlPlane,
     function_spec,
@@ -105,10 +107,7 @@ async def test_a_versions_answer_names_the_pool_of_each_function(plane: ControlP
     }
 
 
-async def test_a_cancel_and_a_stale_execution_end_workers_where_they_are(
-    plane: ControlPlane,
-) -> None:
-    """The calls that end a worker go to the pool of the execution, too."""
+async def test_a_cancel_ends_a_worker_where_it_is(plane: ControlPlane) -> None:
     await plane.deploy(HERE, THERE)
     there = await plane.invoke("there")
     run = await plane.until_worker_runs(there)
@@ -119,6 +118,51 @@ async def test_a_cancel_and_a_stale_execution_end_workers_where_they_are(
     await run.finish("ABORTED")
     assert (await plane.until_terminated(there))["phase"] == "CANCELLED"
     assert plane.provisioner.workers == {}
+
+
+async def test_the_answer_says_where_and_not_how_the_workflow_was_started(
+    plane: ControlPlane, registry: Registry
+) -> None:
+    """Also where an execution of an earlier run is still open: its worker is ended there."""
+    await plane.deploy({**THERE, "execution_spec": {"max_retries": 5, "timeout_seconds": 60}})
+    path = await insert_row(registry, plane, function="there")
+    invocation_id = path.rsplit("/", 1)[1]
+    queue = control_queue(plane.task_queue)
+    await start_again(plane.temporal, invocation_id, queue, deadline_in=60, pool="scripted")
+    stale = await plane.until_worker_runs(path)
+    await stale.start()
+
+    await plane.temporal.get_workflow_handle(invocation_id).terminate("by hand")
+    await start_again(plane.temporal, invocation_id, queue, deadline_in=60, pool="scripted")
+    # A dev worker goes on until it reports.
+    await stale.finish("FAILED", error="ended")
+    run = await plane.until_worker_runs(path, attempt=2)
+    await run.start()
+    await run.finish("SUCCEEDED")
+
+    over = await plane.until_terminated(path)
+    assert over["phase"] == "SUCCEEDED"
+    assert [e["worker"]["provisioner"] for e in over["executions"]] == ["dev", "dev"]
+    assert plane.provisioner.workers == {}
+    # Nor was it asked to end one.
+    assert plane.provisioner.forbidden == set()
+
+
+async def test_a_pool_that_is_not_served_holds_up_no_other(plane: ControlPlane) -> None:
+    """However many functions of it wait to be prepared."""
+    unserved = [{**function_spec(f"a-{number}"), "pool": "nowhere"} for number in range(21)]
+    await plane.deploy(*unserved, HERE)
+    await plane.until(
+        plane.version_path,
+        lambda seen: (
+            {
+                function["function_name"]
+                for function in seen["functions"]
+                if function["function_status"] == "READY"
+            }
+            == {"here"}
+        ),
+    )
 
 
 async def test_a_sweep_looks_at_its_own_pool_and_starts_things_in_theirs(

@@ -236,7 +236,7 @@ async def test_del_1_a_project_that_nobody_wants_deleted_is_left_alone(
     await shop.end(await shop.invoke())
     before = await count(registry)
     for step in (delete_rows, cancel):
-        with pytest.raises(Exception, match="nobody has asked"):
+        with pytest.raises(Exception, match="no user has asked"):
             await step(activities, shop)
     assert await count(registry) == before
 

@@ -13,7 +13,7 @@ from core.ids import ExecutionId, FunctionId, InvocationId
 from core.messages import CloseRequest, EndWaitingRequest, OpenRequest
 from core.states import InterruptReason, InvocationStatus, Phase, QueueReason
 from registry.database.engine import Registry
-from registry.database.tables import Invocation
+from registry.database.tables import Execution, Function, Invocation
 from registry.queries.invocations import create_invocation
 from registry.queries.projects import create_project
 from registry.queries.versions import create_version
@@ -183,10 +183,51 @@ def _writes(path: Path) -> Iterator[int]:
             for target in targets:
                 if isinstance(target, ast.Attribute) and target.attr in {"status", "phase"}:
                     yield node.lineno
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "values"
-            and {keyword.arg for keyword in node.keywords} & {"status", "phase"}
-        ):
-            yield node.lineno
+        if isinstance(node, ast.Call):
+            if _name_of(node.func) == "values":
+                named = {keyword.arg for keyword in node.keywords}
+            elif _name_of(node.func) == "setattr":
+                named = {ast.unparse(argument).strip("'") for argument in node.args}
+            else:
+                continue
+            in_dicts = {
+                key.value
+                for argument in node.args
+                for each in ast.walk(argument)
+                if isinstance(each, ast.Dict)
+                for key in each.keys
+                if isinstance(key, ast.Constant)
+            }
+            if (named | in_dicts) & {"status", "phase"}:
+                yield node.lineno
+
+
+def _name_of(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+async def test_the_pool_of_a_row_of_before_is_where_its_invocation_was_started(
+    registry: Registry, invocation_id: InvocationId
+) -> None:
+    """A server of before wrote the kind of any Temporal worker into the execution."""
+    await open_one(registry, invocation_id)
+    for functions_pool, answered in (("dev", "at random"), (None, None)):
+        async with registry.transaction() as session:
+            await session.execute(update(Function).values(pool=functions_pool))
+            await session.execute(update(Execution).values(pool="at random"))
+            for execution_id in (EXECUTION_ID, ExecutionId(f"exe-{2:032x}")):
+                request = OpenRequest(invocation_id=invocation_id, execution_id=execution_id)
+                assert (await open_execution(session, request)).pool == answered
+
+
+async def test_an_execution_of_a_function_of_before_runs_where_its_invocation_was_started(
+    registry: Registry, invocation_id: InvocationId
+) -> None:
+    async with registry.transaction() as session:
+        await session.execute(update(Function).values(pool=None))
+        await session.execute(update(Invocation).values(pool="external"))
+        request = OpenRequest(invocation_id=invocation_id, execution_id=EXECUTION_ID)
+        assert (await open_execution(session, request)).pool is None
+        assert (await session.get_one(Execution, EXECUTION_ID)).pool == "external"

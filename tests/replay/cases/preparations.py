@@ -28,6 +28,12 @@ async def preparation_pending(plane: ControlPlane) -> Recorded:
     }
 
 
+async def preparation_in_a_named_pool(plane: ControlPlane) -> Recorded:
+    await plane.deploy({**STANDARD, "pool": "scripted"})
+    await plane.until(plane.version_path, lambda v: v["functions"][0]["function_status"] == "READY")
+    return {f"{PREPARATIONS}/in-a-named-pool": preparation_of(plane)}
+
+
 async def preparation_failed(plane: ControlPlane) -> Recorded:
     plane.provisioner.may_prepare.clear()
     plane.provisioner.prepare_errors.append(UnrecoverableProvisioningError("no such image"))

@@ -11,7 +11,14 @@ from core.messages import InvocationInput
 from core.temporal.queues import control_queue, provisioner_queue
 from provisioners.base import ProvisionerError
 from tests.replay.cases.runs import SWEEPS, Recorded, invocation_id_of, over, run_of
-from tests.support.harness import RETRYABLE, ControlPlane, eventually, eventually_true
+from tests.support.harness import (
+    RETRYABLE,
+    STANDARD,
+    ControlPlane,
+    eventually,
+    eventually_true,
+)
+from tests.support.sweeping import insert_row
 from workflows.invocation import InvocationWorkflow
 
 
@@ -65,8 +72,20 @@ async def sweep_with_a_step_that_fails(plane: ControlPlane) -> Recorded:
     return {f"{SWEEPS}/a-step-fails": await plane.start_sweep()}
 
 
+async def started_for_another_pool(plane: ControlPlane) -> Recorded:
+    """By an API of before, say: it runs where its function does all the same."""
+    await plane.deploy(STANDARD)
+    path = await insert_row(plane.registry, plane, function="standard")
+    invocation_id = invocation_id_of(path)
+    queue = control_queue(plane.task_queue)
+    await start_again(plane.temporal, invocation_id, queue, deadline_in=60, pool="elsewhere")
+    await (await plane.until_worker_runs(path)).play("SUCCEEDED")
+    (execution,) = (await over(plane, path, phase="SUCCEEDED"))["executions"]
+    return {"runs-in-its-functions-pool": run_of(plane, path, execution)}
+
+
 async def start_again(
-    client: Client, invocation_id: str, queue: str, *, deadline_in: float
+    client: Client, invocation_id: str, queue: str, *, deadline_in: float, pool: str = "scripted"
 ) -> None:
     prefix = queue.removesuffix("-control")
     assert queue == control_queue(prefix)
@@ -78,7 +97,7 @@ async def start_again(
             title="retryable @ shop",
             deadline=deadline,
             max_attempts=6,
-            provisioner_queue=provisioner_queue(prefix, "scripted"),
+            provisioner_queue=provisioner_queue(prefix, pool),
             heartbeat_seconds=2,
         ),
         id=invocation_id,
