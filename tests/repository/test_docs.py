@@ -8,7 +8,7 @@ from typing import Final
 import control_plane
 import pytest
 
-from tests.repository.naming import CODE, DOCUMENTS, in_backticks, name_of, prose
+from tests.support.naming import CODE, DOCUMENTS, in_backticks, name_of, prose
 from tests.support.repository import ROOT
 from tests.support.sdk_reference import CHAPTERS, DOCUMENT, reference
 

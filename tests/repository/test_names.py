@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.repository.naming import (
+from tests.support.naming import (
     DOCUMENTS,
     MODULES,
     missing_files,

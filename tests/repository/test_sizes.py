@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.repository.naming import CODE, MODULES, name_of
+from tests.support.naming import CODE, MODULES, name_of
 from tests.support.repository import ROOT
 
 MOST_LINES: Final = 450

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.provisioners.code.source import Bundles
+from tests.support.provisioners.bundles_in_memory import Bundles
 from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
 
 

@@ -16,7 +16,8 @@ from provisioners.base import (
 from provisioners.code import environments
 from provisioners.code.build import find_uv
 from provisioners.code.dependencies import dependencies_of
-from tests.provisioners.code.source import (
+from tests.support.harness import eventually_true
+from tests.support.provisioners.bundles_in_memory import (
     DEPENDS_ON_TINY,
     PRINTS_TINY,
     PROGRAM,
@@ -25,7 +26,6 @@ from tests.provisioners.code.source import (
     make_old,
     output_of,
 )
-from tests.support.harness import eventually_true
 from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend, process_ids, run
 from tests.support.provisioners.warm_backend import WarmBackend
 from tests.support.wheels import TINY, WHEEL, make_wheel

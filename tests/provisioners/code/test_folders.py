@@ -13,7 +13,8 @@ from provisioners.base import (
 )
 from provisioners.conformance import wait_for_end
 from provisioners.files import delete_tree
-from tests.provisioners.code.source import (
+from tests.support.bundles import contents_of
+from tests.support.provisioners.bundles_in_memory import (
     DEPENDS_ON_TINY,
     PROGRAM,
     Bundles,
@@ -21,7 +22,6 @@ from tests.provisioners.code.source import (
     files_of,
     output_of,
 )
-from tests.support.bundles import contents_of
 from tests.support.provisioners.process_backend import ProcessBackend
 
 
