@@ -262,7 +262,7 @@ def parts_for(registry: Registry, client: Client, task_queue: str) -> Parts:
             control_plane_token_secret=SecretStr(_TOKEN_SECRET),
         ),
         bundles=BundleStoreSettings(bundle_store_folder=None),
-        look_again_seconds=5,
+        look_again_seconds=1,
     )
 
 

@@ -23,7 +23,6 @@ from tests.support.harness import (
     Json,
     RunningExecution,
     eventually,
-    function_spec,
     running_control_plane,
 )
 
@@ -155,10 +154,7 @@ async def test_dev_2_a_cancelled_worker_runs_until_it_has_finished(plane: Contro
 
 
 async def test_dev_2_a_worker_runs_on_after_the_timeout(plane: ControlPlane) -> None:
-    # Enough for a busy machine to get the worker before.
-    await plane.deploy(function_spec("brief", timeout=8))
-    path = await plane.invoke("brief")
-    run = await plane.until_worker_runs(path)
+    path, run, _ = await plane.run_until_timeout(least=2)
     await run.start()
 
     seen = await plane.until(path, is_signalled)
