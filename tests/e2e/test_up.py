@@ -121,9 +121,7 @@ def test_data_outlives_a_stop_and_a_start_and_is_refused_to_others_meanwhile(
         (up.data, 0, f"is in use by process {up.program.pid} "),
         (open_folder / "another", up.port, f"Port {up.port} for the API is taken. "),
     ):
-        ended = run(
-            "up", f"--data-folder={data}", f"--port={port}", environment=environment(), seconds=30
-        )
+        ended = run("up", f"--data-folder={data}", f"--port={port}", environment=environment())
         assert ended.returncode == 1
         assert message in one_line(ended.stderr)
 
@@ -180,9 +178,7 @@ def test_a_data_folder_that_postgres_cannot_reach_is_named(open_folder: Path) ->
     """As below a home that others may not enter."""
     home = open_folder / "home"
     home.mkdir(mode=0o700)
-    ended = run(
-        "up", f"--data-folder={home / 'data'}", "--port=0", environment=environment(), seconds=30
-    )
+    ended = run("up", f"--data-folder={home / 'data'}", "--port=0", environment=environment())
     assert ended.returncode == 1
     assert str(home) in one_line(ended.stderr)
     assert home.stat().st_mode & 0o777 == 0o700

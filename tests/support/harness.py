@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 async def eventually(
-    look: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, seconds: float = 30
+    look: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, seconds: float = 60
 ) -> T:
     """Look again and again until what is seen is wanted; returns it."""
     seen: T | None = None
@@ -57,7 +57,7 @@ async def eventually(
         raise AssertionError(f"not seen within {seconds} s; the last sight was: {seen}") from None
 
 
-async def eventually_true(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+async def eventually_true(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     """Wait until something in this process holds."""
 
     async def look() -> bool:
@@ -66,7 +66,7 @@ async def eventually_true(condition: Callable[[], bool], *, seconds: float = 30)
     await eventually(look, bool, seconds=seconds)
 
 
-async def heard(event: asyncio.Event, *, seconds: float = 30) -> None:
+async def heard(event: asyncio.Event, *, seconds: float = 60) -> None:
     """Wait until an event is set."""
     async with asyncio.timeout(seconds):
         await event.wait()
@@ -142,11 +142,11 @@ class ControlPlane:
         return await self.call("GET", path)
 
     async def until(
-        self, path: str, wanted: Callable[[Json], object], *, seconds: float = 30
+        self, path: str, wanted: Callable[[Json], object], *, seconds: float = 60
     ) -> Json:
         return await eventually(lambda: self.get(path), wanted, seconds=seconds)
 
-    async def until_terminated(self, path: str, *, seconds: float = 30) -> Json:
+    async def until_terminated(self, path: str, *, seconds: float = 60) -> Json:
         return await self.until(
             path, lambda seen: seen["invocation_status"] == "TERMINATED", seconds=seconds
         )
@@ -226,7 +226,7 @@ def function_spec(
     *,
     concurrency: int = 100,
     retries: int = 0,
-    timeout: int = 30,
+    timeout: int = 120,
     image: str | None = None,
 ) -> Json:
     return {

@@ -6,6 +6,7 @@ The rules E2E-n and INV-n are those of docs/behaviours.md.
 import asyncio
 import uuid
 
+import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
@@ -118,9 +119,10 @@ async def test_inv_13_slots_go_to_the_oldest_first(control_plane: ControlPlane) 
         assert (await plane.until_terminated(path))["phase"] == "SUCCEEDED"
 
 
+@pytest.mark.timeout(300)
 async def test_many_at_once_all_end(control_plane: ControlPlane) -> None:
     plane = control_plane
-    await plane.deploy(function_spec("crowd", concurrency=5))
+    await plane.deploy(function_spec("crowd", concurrency=5, timeout=600))
     paths = await asyncio.gather(*(plane.invoke("crowd") for _ in range(30)))
     ended: set[str] = set()
 
@@ -133,7 +135,7 @@ async def test_many_at_once_all_end(control_plane: ControlPlane) -> None:
                 worker.end(Exited(exit_code=0))
             await asyncio.sleep(0.01)
 
-    await asyncio.wait_for(play_all(), 60)
+    await asyncio.wait_for(play_all(), 240)
     for path in paths:
         assert (await plane.until_terminated(path))["phase"] == "FAILED"
 

@@ -64,7 +64,7 @@ class Program:
     def stderr(self) -> str:
         return self._err.read_text()
 
-    def event(self, name: str, *, seconds: float = 30) -> Json:
+    def event(self, name: str, *, seconds: float = 60) -> Json:
         """Wait for a line of the structured log."""
 
         def look() -> Json | None:
@@ -92,7 +92,7 @@ class Program:
         wait_for(look, seconds=seconds)
         return self.stdout
 
-    def writes(self, text: str, *, seconds: float = 30) -> None:
+    def writes(self, text: str, *, seconds: float = 60) -> None:
         """Wait until it has written this to standard error."""
 
         def look() -> bool:
