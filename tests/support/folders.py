@@ -1,14 +1,16 @@
 """Folders for the servers that tests start."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 # only for a folder of our own in it
 _NEEDED = 2 * 1024**3
+_PREFIX = "cp-tests-"
 
 
 @contextmanager
@@ -18,12 +20,31 @@ def server_folder(prefix: str) -> Iterator[Path]:
     If root starts Postgres, it runs as another user, and pytest's own folders are closed to that.
     Postgres writes hundreds of files for each database, which takes long on a disk.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"control-plane-{prefix}-", dir=_memory()))
-    folder.chmod(0o711)
+    parent = _memory() or Path(tempfile.gettempdir())
+    _delete_abandoned(parent)
+    made = Path(tempfile.mkdtemp(prefix=".cp-", dir=parent))
+    lock = os.open(made, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only now others may take it for abandoned.
+        folder = made.rename(made.with_name(f"{_PREFIX}{prefix}-{made.name[4:]}"))
+        folder.chmod(0o711)
         yield folder
-    finally:
         shutil.rmtree(folder)
+    finally:
+        os.close(lock)
+
+
+def _delete_abandoned(parent: Path) -> None:
+    """Delete what a run that was killed has left: memory, perhaps."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
 
 
 def _memory() -> Path | None:
