@@ -4,6 +4,7 @@ It takes the cost of starting processes out of the picture; what is left is the 
 """
 
 import asyncio
+from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -34,7 +35,7 @@ class InstantProvisioner(Provisioner):
         self._http: aiohttp.ClientSession | None = None
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, *, data_folder: Path | None = None) -> Self:
         return cls()
 
     async def start(self, deployment: str, bundles: BundleSource) -> None:

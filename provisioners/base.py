@@ -24,6 +24,7 @@ Rules for all methods:
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from core.bundles import BundleSource
@@ -185,10 +186,15 @@ class Provisioner(ABC):
 
     @classmethod
     @abstractmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, *, data_folder: Path | None = None) -> Self:
         """Build one from the environment variables that this kind reads.
 
-        Use a settings class of its own and `core.settings.load`. Nothing is contacted yet.
+        Use a settings class of its own and `core.settings.load`. Nothing is contacted or made yet.
+
+        Args:
+            data_folder: where `control-plane up` keeps its data, which may not exist yet; None in
+                other processes. A kind that keeps state on this machine does so in a folder of its
+                own in there, unless its variables name another. Other kinds ignore it.
 
         Raises:
             core.settings.SettingsError: a variable is missing or wrong; one line that names it.

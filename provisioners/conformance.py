@@ -8,11 +8,13 @@ pytest-asyncio, which the server itself does not: the extra `conformance` brings
 """
 
 import asyncio
+import inspect
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from pathlib import Path
 
 try:
     import pytest
@@ -125,6 +127,13 @@ async def wait_for_line(provisioner: Provisioner, worker: WorkerRecord, line: st
 
 class ProvisionerConformance:
     """The suite."""
+
+    def test_up_can_build_one(self, backend: Backend) -> None:
+        """`control-plane up` gives every kind its data folder, and other processes give none."""
+        signature = inspect.signature(type(backend.provisioner).from_environment)
+
+        signature.bind()
+        signature.bind(data_folder=Path("/data"))
 
     async def test_prepare_accepts_what_can_run(self, backend: Backend) -> None:
         prepared = await backend.provisioner.prepare(backend.function(Behaviour.RUNS))

@@ -11,6 +11,7 @@ again. So a worker outlives a restart of the Temporal worker.
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import structlog
@@ -99,7 +100,7 @@ class DevProvisioner(Provisioner):
         self._workers = defaultdict[ExecutionId, _Worker](lambda: _Worker(lag=lag))
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, *, data_folder: Path | None = None) -> Self:
         """Build one; there is nothing to set."""
         return cls()
 

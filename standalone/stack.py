@@ -27,7 +27,6 @@ from core.settings import (
 )
 from provisioners.base import Provisioner
 from provisioners.catalog import load_provisioner_class
-from provisioners.process.provisioner import ProcessProvisioner
 from registry.changes import Changes
 from registry.database.migrate import upgrade
 from runtime.logging import logging_to
@@ -194,13 +193,9 @@ async def running_stack(
 
 
 def _make_provisioner(options: StackOptions) -> Provisioner:
-    """Make the provisioner from the environment; workers' folders are part of our data folder."""
+    """Make the provisioner from the environment; what it keeps is part of our data folder."""
     provisioner_class = load_provisioner_class(options.provisioner)
-    if issubclass(provisioner_class, ProcessProvisioner):
-        return provisioner_class.from_environment(
-            usual_state_folder=options.data_folder.resolve() / "workers"
-        )
-    return provisioner_class.from_environment()
+    return provisioner_class.from_environment(data_folder=options.data_folder.resolve())
 
 
 def _bind(options: StackOptions) -> socket.socket:

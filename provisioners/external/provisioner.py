@@ -8,6 +8,7 @@ remembers by itself are pauses, so a restart loses nothing.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import structlog
@@ -110,7 +111,7 @@ class ExternalProvisioner(Provisioner):
         self._states: dict[ExecutionId, _WorkerState] = {}
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, *, data_folder: Path | None = None) -> Self:
         """Read `settings.ExternalProvisionerSettings`."""
         settings = load(ExternalProvisionerSettings)
         client = ExternalClient(

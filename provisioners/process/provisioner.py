@@ -75,9 +75,10 @@ class ProcessProvisioner(Provisioner):
         self._parts: _Parts | None = None
 
     @classmethod
-    def from_environment(cls, *, usual_state_folder: Path | None = None) -> Self:
-        """Read `ProcessProvisionerConfig` from the environment; see there."""
-        return cls(ProcessProvisionerConfig.from_environment(usual_state_folder=usual_state_folder))
+    def from_environment(cls, *, data_folder: Path | None = None) -> Self:
+        """Read `ProcessProvisionerConfig`; its usual state folder is `workers` in `data_folder`."""
+        usual = None if data_folder is None else data_folder / "workers"
+        return cls(ProcessProvisionerConfig.from_environment(usual_state_folder=usual))
 
     async def start(self, deployment: str, bundles: BundleSource) -> None:
         """Check the machine, make the state folder, remove what earlier processes left.

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from core.ids import ExecutionId
@@ -60,7 +61,11 @@ class ScriptedProvisioner(Provisioner):
         self.stubborn: set[ExecutionId] = set()
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(
+        cls,
+        *,
+        data_folder: Path | None = None,  # noqa: ARG003 - the contract's
+    ) -> Self:
         return cls()
 
     async def prepare(self, function: FunctionToPrepare) -> PreparedFunction:

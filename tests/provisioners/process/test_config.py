@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from provisioners.process.config import ProcessProvisionerConfig
+from provisioners.process.provisioner import ProcessProvisioner
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,20 @@ def test_the_operators_state_folder_comes_before_the_usual_one(
         usual_state_folder=None if usual is None else Path(usual)
     )
     assert config.state_folder == Path(chosen)
+
+
+def test_under_up_it_is_a_folder_of_the_data_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Path | None] = []
+
+    def note(*, usual_state_folder: Path | None = None) -> ProcessProvisionerConfig:
+        asked.append(usual_state_folder)
+        return ProcessProvisionerConfig(state_folder=tmp_path)
+
+    monkeypatch.setattr(ProcessProvisionerConfig, "from_environment", note)
+
+    ProcessProvisioner.from_environment()
+    ProcessProvisioner.from_environment(data_folder=Path("/data"))
+
+    assert asked == [None, Path("/data/workers")]

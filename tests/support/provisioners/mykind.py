@@ -7,6 +7,7 @@ what docs/provisioners.md names. Its compute is this process: workers are tasks.
 import asyncio
 import math
 import uuid
+from pathlib import Path
 from typing import Self
 
 from core.bundles import BundleSource
@@ -89,7 +90,11 @@ class MyKindProvisioner(Provisioner):
         self._output_seen: dict[ExecutionId, int] = {}
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(
+        cls,
+        *,
+        data_folder: Path | None = None,  # noqa: ARG003 - the contract's
+    ) -> Self:
         return cls()
 
     async def start(self, deployment: str, bundles: BundleSource) -> None:
