@@ -15,7 +15,7 @@ import aiohttp
 from core.settings import RegistrySettings
 from core.temporal.client import SEARCH_ATTRIBUTES
 from registry.database.migrate import upgrade
-from standalone.servers.ports import free_port
+from standalone.servers.ports import free_ports
 from standalone.servers.postgres import EmbeddedPostgres
 from standalone.servers.temporal import TemporalDevServer
 
@@ -49,7 +49,8 @@ async def servers(folder: Path) -> AsyncIterator[Servers]:
         await asyncio.to_thread(postgres.create_database, _DATABASE)
         settings = postgres.registry_settings(_DATABASE)
         await asyncio.to_thread(upgrade, settings)
-        url = f"http://127.0.0.1:{free_port()}"
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
         assert postgres.pid is not None
         assert temporal.pid is not None
         yield Servers(

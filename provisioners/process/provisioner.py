@@ -256,17 +256,6 @@ class ProcessProvisioner(Provisioner):
             discard, self._folder(execution_id), trash=parts.folder.trash, cgroups=cgroups
         )
 
-    def warm_parents(self) -> WarmParents:
-        """Give what keeps warm parents.
-
-        Raises:
-            ProvisionerError: nothing does.
-        """
-        warm = self._started().warm
-        if warm is None:
-            raise ProvisionerError("There are no warm starts here")
-        return warm
-
     def _make_parts(self, bundles: BundleSource, folder: StateFolder) -> "_Parts":
         config = self._config
         folder.get_ready()

@@ -34,11 +34,6 @@ def free_ports(count: int) -> list[int]:
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 
-def free_port() -> int:
-    """Choose a port that nothing listens on at this moment; see `free_ports`."""
-    return free_ports(1)[0]
-
-
 def port_is_free(port: int) -> bool:
     """Say whether a server could listen on the port of the loopback interface now.
 

@@ -139,11 +139,9 @@ class EmbeddedPostgres(EmbeddedServer):
             "POSTGRES_PASSWORD": self.password,
         }
 
-    def create_database(self, name: str, *, template: str | None = None) -> None:
-        """Create a database if there is none of this name, as a copy of `template` if given."""
+    def create_database(self, name: str) -> None:
+        """Create a database if there is none of this name."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-        if template is not None:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         with psycopg.connect(self.conninfo(), autocommit=True) as connection:
             query = "SELECT FROM pg_database WHERE datname = %s"
             if connection.execute(query, [name]).rowcount:
@@ -151,12 +149,6 @@ class EmbeddedPostgres(EmbeddedServer):
             # Two at once: the loser fails on the name, or on the catalogue's index.
             with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(statement)
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database if it exists, and end the connections to it."""
-        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-            connection.execute(statement.format(sql.Identifier(name)))
 
     def start(self) -> None:
         """Start the server, after making the cluster if this is the first time.

@@ -14,16 +14,10 @@ import pytest
 from core.settings import RegistrySettings
 from registry.database.migrate import drop_all_tables
 from tests.support.harness import eventually
+from tests.support.ports import free_port
 from tests.support.servers import connect, environment_of
 
 START = "from api.cli import api; api()"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
@@ -68,7 +62,7 @@ async def test_it_creates_the_tables_serves_without_temporal_and_deletes_them_at
     registry_settings: RegistrySettings, stop: signal.Signals
 ) -> None:
     await asyncio.to_thread(drop_all_tables, registry_settings)
-    port = _free_port()
+    port = free_port()
     environment = {
         **environment_of(registry_settings),
         "CONTROL_PLANE_API_KEY": "butterflyburger",

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from core.settings import RegistrySettings
-from standalone.servers.ports import free_port
 from tests.support.harness import function_spec
+from tests.support.ports import free_port
 from tests.support.provisioners.example_server import ExampleServer
 from tests.support.repository import ROOT
 from tests.support.servers import Addresses, connect, fresh_database

@@ -11,9 +11,9 @@ import pytest
 
 from core.settings import RegistrySettings
 from core.temporal.client import SEARCH_ATTRIBUTES
-from standalone.servers.ports import free_port
 from standalone.servers.temporal import TemporalDevServer
 from tests.support.harness import function_spec
+from tests.support.ports import free_port
 from tests.support.servers import Addresses, connect
 from tests.support.stack.caller import Invocation, Version
 from tests.support.stack.processes import until_no_process_mentions, wait_for

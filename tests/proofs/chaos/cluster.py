@@ -20,12 +20,12 @@ from core.settings import RegistrySettings, TemporalSettings
 from core.temporal.client import SEARCH_ATTRIBUTES, connect
 from core.temporal.queues import control_queue
 from registry.database.migrate import upgrade
-from standalone.servers.ports import free_port
 from standalone.servers.postgres import EmbeddedPostgres
 from standalone.servers.temporal import TemporalDevServer
 from tests.proofs.chaos.faults import Fault, Kind
 from tests.proofs.chaos.link import Link
 from tests.proofs.chaos.processes import Kept, KeptProgram, KeptServer
+from tests.support.ports import free_port
 from tests.support.provisioners.example_server import KEY, ExampleServer
 from tests.support.servers import environment_of
 from tests.support.stack.processes import Program, wait_for

@@ -14,7 +14,7 @@ from provisioners.base import (
 )
 from provisioners.conformance import NoBundles
 from provisioners.external.provisioner import ExternalProvisioner
-from standalone.servers.ports import free_port
+from tests.support.ports import free_port
 from tests.support.provisioners.external_requests import (
     ASK,
     KEY,

@@ -25,8 +25,8 @@ from control_plane.errors import (
 from control_plane.models import InvocationInfo, InvocationPath
 from control_plane.runner.failure import describe
 
-from standalone.servers.ports import free_port
 from tests.support.harness import function_spec
+from tests.support.ports import free_port
 from tests.support.sdk.gateway import INVOCATION, Gateway, Scripted
 from tests.support.stack.stack import API_KEY, PROJECT, Stack
 

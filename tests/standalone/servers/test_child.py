@@ -11,8 +11,9 @@ import pytest
 from standalone.errors import DataFolderError, DataFolderIsInUseError
 from standalone.servers.child import Child, wait_until
 from standalone.servers.ownership import FolderLock, start_time
-from standalone.servers.ports import free_port, listens, port_is_free
+from standalone.servers.ports import listens, port_is_free
 from standalone.servers.unprivileged import User, reachable_by
+from tests.support.ports import free_port
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 

@@ -23,8 +23,9 @@ from standalone.errors import (
 )
 from standalone.servers.child import wait_until
 from standalone.servers.ownership import start_time
-from standalone.servers.ports import free_port, free_ports
+from standalone.servers.ports import free_ports
 from standalone.servers.temporal import TemporalDevServer
+from tests.support.ports import free_port
 
 PARENT = """
 import sys, time; from pathlib import Path

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from standalone.servers.ports import free_port
+from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.stack.processes import wait_for
 

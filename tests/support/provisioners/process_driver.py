@@ -15,11 +15,11 @@ from typing import Any
 
 from core.ids import ExecutionId
 from provisioners.base import ResourceSpec, WorkerRequest
-from provisioners.code.project import open_project
-from provisioners.conformance import NoBundles, until
+from provisioners.conformance import NoBundles
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.provisioner import ProcessProvisioner
 from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
+from tests.support.provisioners.warm_backend import WarmFirst
 from tests.support.repository import ROOT
 
 
@@ -48,15 +48,12 @@ def driver(backend: ProcessBackend, **order: Any) -> Iterator[tuple[subprocess.P
 
 async def main() -> None:
     order = json.loads(sys.stdin.readline())
-    provisioner = ProcessProvisioner(
-        ProcessProvisionerConfig(state_folder=Path(order["state_folder"]))
-    )
+    kind = WarmFirst if order.get("warm") else ProcessProvisioner
+    provisioner = kind(ProcessProvisionerConfig(state_folder=Path(order["state_folder"])))
     await provisioner.start(order["deployment"], NoBundles())
     if "request" in order:
         spec = ResourceSpec(**order["request"].pop("resource_spec"))
         request = WorkerRequest(**order["request"], resource_spec=spec)
-        if order.get("warm"):
-            await _warm_up(provisioner, request)
         record = await provisioner.provision(request)
         print(json.dumps({"state": record.state}), flush=True)
     else:
@@ -66,16 +63,6 @@ async def main() -> None:
         print("{}", flush=True)
         await ending
     await asyncio.sleep(60)
-
-
-async def _warm_up(provisioner: ProcessProvisioner, request: WorkerRequest) -> None:
-    warm, project = provisioner.warm_parents(), open_project(request.docker_image)
-    warm.want(request, project)
-
-    async def ready() -> bool:
-        return warm.is_ready_for(request, project)
-
-    await until(ready, what="a warm parent is ready", timeout=60)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from provisioners.conformance import NoBundles, until
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.provisioner import ProcessProvisioner
-from provisioners.process.warm.parents import WarmLimits
+from provisioners.process.warm.parents import WarmLimits, WarmParents
 from tests.support.provisioners.http_peer import Answer, Call, HttpPeer
 from tests.support.provisioners.process_backend import DEPLOYMENT, PRELUDE, SMALL, ProcessBackend
 
@@ -41,6 +41,12 @@ class WarmFirst(ProcessProvisioner):
     async def project_of(self, request: WorkerRequest) -> Project:
         """Give the code that the workers of a function run."""
         return await self._fetch(request) or open_project(request.docker_image)
+
+    def warm_parents(self) -> WarmParents:
+        """Give what keeps warm parents."""
+        warm = self._started().warm
+        assert warm is not None
+        return warm
 
     async def warm_up(self, request: WorkerRequest) -> None:
         """Wait until there is a parent for a function."""

@@ -9,7 +9,7 @@ from itertools import cycle
 
 import httpx
 
-from standalone.servers.ports import free_port
+from tests.support.ports import free_port
 from tests.support.stack.caller import is_over
 from tests.support.stack.processes import Json, Program
 from tests.support.stack.stack import Stack

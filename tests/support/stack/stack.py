@@ -10,7 +10,7 @@ from provisioners.conformance import NoBundles
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import StartRecord, WorkerFolder
 from provisioners.process.provisioner import ProcessProvisioner
-from standalone.servers.ports import free_port
+from tests.support.ports import free_port
 from tests.support.servers import Addresses, environment_of
 from tests.support.stack.caller import Caller
 from tests.support.stack.processes import Program
