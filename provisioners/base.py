@@ -2,7 +2,7 @@
 
 To add a provisioner, write a subclass of `Provisioner`, register it under the entry-point group
 `control_plane.provisioners`, and run the conformance suite (`provisioners/conformance.py`)
-on it. Nothing else needs to change.
+on it. Of the server's code nothing else changes (docs/provisioners.md).
 
 Rules for all methods:
 

@@ -60,7 +60,7 @@ async def test_what_older_workflows_ask_for_is_still_served(
 ) -> None:
     """They name one queue for all calls of the provisioner, and for the sweep."""
     async with running_control_plane(registry, temporal_client, task_queue) as plane:
-        # Workflows import these anew for each run, the Temporal worker above has done so.
+        # Workflows import these again for each run; the Temporal worker above has done so.
         for name in ("termination_queue", "sweep_queue"):
             monkeypatch.setattr(f"core.temporal.queues.{name}", lambda provisioner: provisioner)
         await plane.deploy(STANDARD)

@@ -1,4 +1,4 @@
-"""The sweep and the queue: waiters that nobody calls, or that do not come."""
+"""The sweep and the queue: waiters that are offered no slot, or do not take theirs."""
 
 from datetime import timedelta
 
@@ -41,10 +41,10 @@ async def test_the_workflow_of_a_deleted_waiter_ends(
 async def test_a_waiter_whose_wake_was_lost_gets_its_slot(
     control_plane: ControlPlane, registry: Registry
 ) -> None:
-    """INV-12: once it was to be called, once it was called in vain."""
+    """INV-12: once a slot was to be offered to it, once it was offered in vain."""
     plane = control_plane
     run, paths = await line_up(plane, 4)
-    # Three are hidden from the queue, so that nobody is called when the slot gets free.
+    # Three are hidden from the queue, so that the slot is offered to none when it gets free.
     await hide(registry, paths[1:])
     await run.play("SUCCEEDED")
     await plane.until_terminated(paths[0])

@@ -15,8 +15,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Bring the schema to this revision."""
-    # First without a default, which would have all rows written anew: this one is another for each
-    # row. Both steps write to the catalogue only.
+    # First without a default, which would rewrite all rows: this one is another for each row.
+    # Both steps write to the catalogue only.
     op.add_column("log_chunks", sa.Column("copied_at", sa.DateTime(timezone=True)))
     op.alter_column("log_chunks", "copied_at", server_default=sa.func.clock_timestamp())
 

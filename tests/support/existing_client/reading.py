@@ -1,4 +1,4 @@
-"""How clients that exist read the API's answers, written anew from the contract alone.
+"""How clients that exist read the API's answers, written from the contract alone.
 
 Nothing here is imported from the server. The models are strict: a number that is not an integer, a
 word that is not in an enumeration, a missing field or a null where none is allowed fails. Unknown
