@@ -43,7 +43,10 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pace:
-    """How often a state is looked at. Each look waits, at the server, for the invocation's end."""
+    """How often a state is looked at. Each look waits, at the server, for the invocation's end.
+
+    Where lines are wanted, each look is followed by a request for them: so late they may come.
+    """
 
     first_wait: float
     shortest_wait: float
@@ -53,7 +56,8 @@ class _Pace:
     """From look to look. A server that is being stopped does not wait, but answers at once."""
 
 
-_FOLLOWING = _Pace(first_wait=0.0, shortest_wait=0.1, longest_wait=1.0, shortest_round=0.05)
+_WATCHING = _Pace(first_wait=0.0, shortest_wait=0.1, longest_wait=1.0, shortest_round=0.05)
+_READING = _Pace(first_wait=0.0, shortest_wait=0.1, longest_wait=0.5, shortest_round=0.05)
 # Proxies tend to cut what is silent for a minute.
 _WAITING = _Pace(first_wait=30.0, shortest_wait=30.0, longest_wait=30.0, shortest_round=0.25)
 
@@ -83,7 +87,8 @@ class Follower:
         self._path = path
         self._output = output
         self._known = known
-        self._poll = _Poll(exchange, path, timeout=timeout, pace=_FOLLOWING)
+        pace = _WATCHING if output is None else _READING
+        self._poll = _Poll(exchange, path, timeout=timeout, pace=pace)
         self._readers: dict[str, _LogReader] = {}
 
     def events(self, *, to_end: bool = True) -> Stream[Event]:
@@ -91,18 +96,18 @@ class Follower:
 
         Args:
             to_end: go on until the invocation has ended, and give its last state after the last
-                line; where one execution's lines alone are wanted, until they have ended. False:
-                give what is there, and wait for nothing.
+                line; where one execution's lines alone are wanted, until these have ended, before
+                the invocation or after it. False: give what is there, and wait for nothing.
 
         Raises:
             WaitTimeoutError: it has not ended in time.
             Also what `exchange` raises.
         """
         one = None if self._output is None else self._output.execution_id
+        info = self._known
+        if to_end and info is not None and not info.has_ended:
+            info = None
         while True:
-            info = self._known
-            if to_end and info is not None and not info.has_ended:
-                info = None
             # The lines that one execution has written by now can be read without a look.
             if info is None and (to_end or one is None):
                 info = yield from self._poll.look()
@@ -116,11 +121,12 @@ class Follower:
                     self._poll.look_soon()
                     for text in lines:
                         yield Give(Line(execution_id, attempt, text))
-            if info is not None and info.has_ended:
-                yield Give(info)
+            invocation_has_ended = info is not None and info.has_ended
+            if not to_end or (invocation_has_ended if one is None else self._reader(one).is_over):
+                if info is not None and invocation_has_ended:
+                    yield Give(info)
                 return
-            if not to_end or (one is not None and self._reader(one).is_over):
-                return
+            info = None
 
     def _wanted(self, info: InvocationInfo | None) -> list[tuple[str, Execution | None]]:
         """Give the executions whose lines are wanted, as far as there are any."""
@@ -202,7 +208,9 @@ class _Poll:
                     f"{self._timeout:g} seconds; it is {self._last.phase}"
                 )
             passed = time.monotonic() - self._looked_at
-            yield Pause(max(0.0, min(self._pace.shortest_round - passed, left)))
+            # After the end the server waits no more, though an execution may still be open.
+            between = self._wait if self._last.has_ended else self._pace.shortest_round
+            yield Pause(max(0.0, min(between - passed, left)))
         self._looked_at = time.monotonic()
         wait = max(0.0, min(self._wait, self._seconds_left()))
         info = yield from self._exchange(get_invocation(self._path, wait=wait))

@@ -51,6 +51,8 @@ class Script:
         self._answers = list(answers)
         self.asked: list[str] = []
         self.pauses: list[float] = []
+        self.waits: list[float] = []
+        """Seconds that the server was asked to wait for the end, look by look."""
 
     def exchange(self, request: Request[T]) -> Steps[T]:
         yield Send(request)
@@ -58,6 +60,8 @@ class Script:
         is_log = path.endswith("/logs")
         self.asked.append(path.split("/")[-2] if is_log else "state")
         self.last_query = parse_qs(urlsplit(request.path).query)
+        if not is_log:
+            self.waits += map(float, self.last_query.get("wait", ()))
         answer = self._answers.pop(0)
         assert is_log == ("log_lines" in answer), "the script has another request in mind"
         return request.read(answer)
@@ -151,6 +155,37 @@ def test_a_log_that_never_says_its_end_ends_with_its_execution() -> None:
     script = Script(state("exe-1", "exe-2"), page("a", after="1"), page(after="1"))
     follower = Follower(script.exchange, PATH, output=Output(execution_id="exe-1"))
     assert script.events(follower.events()) == ["RUNNING", "1: a"]
+
+
+def test_one_execution_is_followed_beyond_the_end_of_its_invocation() -> None:
+    ended: Json = state("exe-1", ended=True)
+    (execution,) = ended["executions"]
+    still_open = {**ended, "executions": [{**execution, "worker_status": "RUNNING"}]}
+    answers = (
+        *(page("a", after="1"), page(after="1"), still_open),
+        *(page("b", after="2"), page(after="2"), ended),
+        page(after="2"),
+    )
+    for known, first in ((None, (still_open,)), (InvocationInfo.read(still_open), ())):
+        script = Script(*first, *answers)
+        output = Output(execution_id="exe-1")
+        events = Follower(script.exchange, PATH, output=output, known=known).events()
+        assert script.events(events) == ["1: a", "1: b", "SUCCEEDED"]
+        # The server answers at once, so the client waits.
+        assert script.pauses[-1] == pytest.approx(0.1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("output", "longest"), [(None, 1.0), (Output(), 0.5), (Output(execution_id="exe-1"), 0.5)]
+)
+def test_a_line_in_a_quiet_log_is_half_a_second_late_at_most(
+    output: Output | None, longest: float
+) -> None:
+    quiet = [state("exe-1")] if output is None else [state("exe-1"), page(after="0")]
+    last = [] if output is None else [page(after=None)]
+    script = Script(*quiet * 9, state("exe-1", ended=True), *last)
+    script.events(Follower(script.exchange, PATH, output=output).events())
+    assert max(script.waits) == longest
 
 
 def test_where_to_begin_is_for_the_first_page_of_the_first_execution() -> None:
