@@ -2,18 +2,18 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
-from control_plane._call.invocation import Invocation
 from control_plane._console.output import progress_text
-from control_plane.models import InvocationInfo
+from control_plane._http.async_client import AsyncClient
+from control_plane._http.follower import Follower, Line, Output
+from control_plane.errors import ConflictError
+from control_plane.models import InvocationInfo, InvocationPath
 
 from standalone.errors import StandaloneError
 from standalone.run.display import Display
 from standalone.stack import Stack
-
-_LOG_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,10 @@ class RunResult:
 
 
 async def follow(
-    invocation: Invocation[object],
-    display: Display,
+    client: AsyncClient,
+    path: InvocationPath,
     *,
+    display: Display,
     stop: asyncio.Event,
     timeout: float | None,
     stack: Stack | None,
@@ -37,7 +38,8 @@ async def follow(
     """Show what happens to a call until it has ended.
 
     Args:
-        invocation: the call.
+        client: the server.
+        path: the call.
         display: where to show it.
         stop: cancels the call when it is set.
         timeout: seconds after which it is cancelled.
@@ -48,23 +50,20 @@ async def follow(
         StandaloneError: a part of the stack has ended.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    watching = asyncio.create_task(_watch(invocation, display))
-    printing = asyncio.create_task(_print_logs(invocation, display))
+    showing = asyncio.create_task(_show(client, path, display))
     stopping = asyncio.create_task(stop.wait())
     dying = None if stack is None else asyncio.create_task(stack.part_died())
-    tasks = [task for task in (watching, printing, stopping, dying) if task is not None]
+    tasks = [task for task in (showing, stopping, dying) if task is not None]
     timed_out = False
     try:
         waiting_for: set[asyncio.Task[object]] = set(tasks)
-        while not watching.done():
+        while not showing.done():
             left = None if until is None else max(0.0, until - time.monotonic())
             done, waiting_for = await asyncio.wait(
                 waiting_for, timeout=left, return_when=asyncio.FIRST_COMPLETED
             )
             if dying is not None and dying in done:
                 raise StandaloneError(dying.result())
-            if printing in done:
-                printing.result()
             if stopping in done:
                 display.say(
                     "Cancelling; the function may clean up (once more Ctrl-C to end at once) ..."
@@ -75,21 +74,24 @@ async def follow(
             else:
                 continue
             until = None
-            await invocation.cancel_async()
-        ended = RunResult(invocation=watching.result(), timed_out=timed_out)
-        # What was written before the end is there; a log without an end must not keep us.
-        await asyncio.wait([printing], timeout=_LOG_SECONDS)
+            with suppress(ConflictError):
+                await client.cancel_invocation(path)
+        return RunResult(invocation=showing.result(), timed_out=timed_out)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return ended
 
 
-async def _watch(invocation: Invocation[object], display: Display) -> InvocationInfo:
+async def _show(client: AsyncClient, path: InvocationPath, display: Display) -> InvocationInfo:
     info: InvocationInfo | None = None
     attempts = 1
-    async for info in invocation.watch_async():
+    follower = Follower(client.exchange, path, output=Output())
+    async for event in client.iterate(follower.events()):
+        if isinstance(event, Line):
+            display.log(event.text)
+            continue
+        info = event
         if len(info.executions) > attempts:
             attempts = len(info.executions)
             display.say(f"Attempt {attempts}; the one before: {info.executions[-2].cause}")
@@ -98,13 +100,8 @@ async def _watch(invocation: Invocation[object], display: Display) -> Invocation
         elif not info.has_ended:
             waits = info.phase == "QUEUED" and info.phase_detail is not None
             display.status(_phase_text(info), matters=waits)
-    assert info is not None  # noqa: S101 - the first look is always given
+    assert info is not None  # noqa: S101 - the last state is always given
     return info
-
-
-async def _print_logs(invocation: Invocation[object], display: Display) -> None:
-    async for line in invocation.logs_async(follow=True):
-        display.log(line)
 
 
 def _phase_text(info: InvocationInfo) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from control_plane._call.connection import Connection
-from control_plane._call.invocation import Invocation
 from control_plane._http.client import Client
 from control_plane.deploy import Deployment
 from control_plane.errors import ControlPlaneError
@@ -128,8 +127,8 @@ class _Run:
     async def _call(self, client: Client, deployed: Deployment) -> RunResult:
         target = self._options.target
         self.calls = True
-        connection = Connection(client)
-        info = await connection.async_client.create_invocation(
+        async_client = Connection(client).async_client
+        info = await async_client.create_invocation(
             deployed.project,
             target.function_name,
             version=deployed.version_id,
@@ -140,8 +139,9 @@ class _Run:
             left.write_text(json.dumps(vars(info.path)))
         self._display.say(f"Called {target.name}: {info.invocation_id}")
         ended = await follow(
-            Invocation(info.path, connection=connection),
-            self._display,
+            async_client,
+            info.path,
+            display=self._display,
             stop=self.stop,
             timeout=self._options.timeout,
             stack=self._server.stack,

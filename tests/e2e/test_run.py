@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from control_plane import AsyncClient
+from control_plane.models import InvocationPath
 
+from standalone.run.call import follow
+from standalone.run.display import display
+from tests.support.sdk.gateway import INVOCATION, Gateway, Scripted
 from tests.support.stack.processes import COMMAND, Program, run, until_no_process_mentions
 from tests.support.stack.stack import API_KEY, Stack, end_workers
 
@@ -87,6 +92,38 @@ def test_with_a_server_that_answers(
     assert "Not ended within 0.5 s: cancelling" in late.stderr
 
     assert not (tmp_path / "data-run").exists()
+
+
+async def test_state_and_lines_of_a_call_are_asked_for_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    execution = {
+        "execution_id": "exe-1",
+        "attempt": 1,
+        "worker_status": "TERMINATED",
+        "creation_time": 1,
+        "last_update_time": 2,
+    }
+    ended = {
+        **INVOCATION,
+        "phase": "SUCCEEDED",
+        "invocation_status": "TERMINATED",
+        "executions": [execution],
+    }
+    lines = {"log_lines": ["a line"], "next_offset": None}
+    path = InvocationPath(
+        project_name="p", version_id="ver-1", function_name="f", invocation_id="inv-1"
+    )
+    with Gateway(Scripted(body=ended), Scripted(body=lines), Scripted(status=500)) as gateway:
+        async with AsyncClient(gateway.url, "key") as client:
+            with display() as shown:
+                result = await follow(
+                    client, path, display=shown, stop=asyncio.Event(), timeout=None, stack=None
+                )
+    assert result.invocation is not None
+    assert result.invocation.phase == "SUCCEEDED"
+    assert [seen.path.rpartition("/")[2] for seen in gateway.seen] == ["inv-1", "logs"]
+    assert capsys.readouterr().err == "a line\n"
 
 
 @pytest.mark.timeout(300)
