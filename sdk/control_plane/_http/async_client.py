@@ -1,8 +1,9 @@
 """`AsyncClient`: the HTTP API as methods to be awaited; see `control_plane._http.client`."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args
 
 from control_plane._http import requests
 from control_plane._http.client import PATIENCE_SECONDS, TIMEOUT_SECONDS, BaseClient
@@ -28,6 +29,13 @@ def _sends(
     method.__name__ = make.__name__
     method.__qualname__ = f"AsyncClient.{make.__name__}"
     method.__doc__ = f"See `Client.{make.__name__}`."
+    # For `help` and the like, which would see the `*args` and `**kwargs` from above.
+    taken = inspect.signature(make)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = taken.replace(  # type: ignore[attr-defined]  # inspect looks for it
+        parameters=[own, *taken.parameters.values()],
+        return_annotation=get_args(taken.return_annotation)[0],
+    )
     return method
 
 

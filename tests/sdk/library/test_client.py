@@ -1,6 +1,7 @@
 """`Client` and `AsyncClient`: what they send, how often, and what they make of the answers."""
 
 import asyncio
+import inspect
 import json
 import re
 import threading
@@ -118,6 +119,13 @@ async def test_a_closed_client_leaves_no_thread_that_waits(
         # Its request would have been answered after 20 s.
         await asyncio.to_thread(thread.join, 10)
         assert not thread.is_alive(), thread
+
+
+def test_async_client_shows_the_arguments_of_its_methods() -> None:
+    for name, method in vars(Client).items():
+        if not name.startswith("_"):
+            shown = str(inspect.signature(getattr(AsyncClient, name)))
+            assert shown.replace("AsyncIterator", "Iterator") == str(inspect.signature(method))
 
 
 async def test_async_client_has_the_same_methods(stack: Stack, transport: str) -> None:
