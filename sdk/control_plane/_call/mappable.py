@@ -1,7 +1,6 @@
 """Calling a function for each of many inputs: `map`, `starmap` and their async twins."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, overload
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -10,8 +9,8 @@ T = TypeVar("T")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from typing import Protocol
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from typing import Literal, Protocol, Unpack
 
     from control_plane._call.mapping import OnProgress, Plan
     from control_plane.errors import ControlPlaneError
@@ -53,28 +52,28 @@ class Mappable(Generic[P, R]):
     @overload
     def map(
         self: "TakesOne[T, R]",
-        inputs: Iterable[T],
+        inputs: "Iterable[T]",
         *,
-        return_exceptions: Literal[False] = ...,
-        **options: Unpack[MapOptions],
-    ) -> Iterator[R]: ...
+        return_exceptions: "Literal[False]" = ...,
+        **options: "Unpack[MapOptions]",
+    ) -> "Iterator[R]": ...
 
     @overload
     def map(
         self: "TakesOne[T, R]",
-        inputs: Iterable[T],
+        inputs: "Iterable[T]",
         *,
         return_exceptions: bool,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "Iterator[R | ControlPlaneError]": ...
 
     def map(
         self,
-        inputs: Iterable[Any],
+        inputs: "Iterable[Any]",
         *,
         return_exceptions: bool = False,
-        **options: Unpack[MapOptions],
-    ) -> Iterator[Any]:
+        **options: "Unpack[MapOptions]",
+    ) -> "Iterator[Any]":
         """Call it once for each input, the one argument, and give the results.
 
         All calls are of one version. Calls begin when the first result is asked for; inputs are
@@ -97,28 +96,28 @@ class Mappable(Generic[P, R]):
     @overload
     def starmap(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
-        return_exceptions: Literal[False] = ...,
-        **options: Unpack[MapOptions],
-    ) -> Iterator[R]: ...
+        return_exceptions: "Literal[False]" = ...,
+        **options: "Unpack[MapOptions]",
+    ) -> "Iterator[R]": ...
 
     @overload
     def starmap(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
         return_exceptions: bool,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "Iterator[R | ControlPlaneError]": ...
 
     def starmap(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
         return_exceptions: bool = False,
-        **options: Unpack[MapOptions],
-    ) -> Iterator[Any]:
+        **options: "Unpack[MapOptions]",
+    ) -> "Iterator[Any]":
         """As `map`, where each input holds all the arguments of a call, by position.
 
         A type checker does not compare them with the function's parameters; see `map` and `call`.
@@ -129,27 +128,27 @@ class Mappable(Generic[P, R]):
     @overload
     def map_async(
         self: "TakesOne[T, R]",
-        inputs: Iterable[T],
+        inputs: "Iterable[T]",
         *,
-        return_exceptions: Literal[False] = ...,
-        **options: Unpack[MapOptions],
+        return_exceptions: "Literal[False]" = ...,
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[R]": ...
 
     @overload
     def map_async(
         self: "TakesOne[T, R]",
-        inputs: Iterable[T],
+        inputs: "Iterable[T]",
         *,
         return_exceptions: bool,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[R | ControlPlaneError]": ...
 
     def map_async(
         self,
-        inputs: Iterable[Any],
+        inputs: "Iterable[Any]",
         *,
         return_exceptions: bool = False,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[Any]":
         """See `map`; for `async for`."""
         each = ((value,) for value in inputs)
@@ -160,27 +159,27 @@ class Mappable(Generic[P, R]):
     @overload
     def starmap_async(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
-        return_exceptions: Literal[False] = ...,
-        **options: Unpack[MapOptions],
+        return_exceptions: "Literal[False]" = ...,
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[R]": ...
 
     @overload
     def starmap_async(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
         return_exceptions: bool,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[R | ControlPlaneError]": ...
 
     def starmap_async(
         self,
-        inputs: Iterable[Iterable[Any]],
+        inputs: "Iterable[Iterable[Any]]",
         *,
         return_exceptions: bool = False,
-        **options: Unpack[MapOptions],
+        **options: "Unpack[MapOptions]",
     ) -> "AsyncIterator[Any]":
         """See `starmap`; for `async for`."""
         each = (tuple(values) for values in inputs)
@@ -190,14 +189,14 @@ class Mappable(Generic[P, R]):
 
     def _map(
         self,
-        inputs: Iterable[tuple[Any, ...]],
+        inputs: "Iterable[tuple[Any, ...]]",
         total: int | None,
         *,
         return_exceptions: bool,
         max_parallel: int = 32,
         ordered: bool = True,
         progress: "bool | OnProgress" = False,
-    ) -> Iterator[Any]:
+    ) -> "Iterator[Any]":
         # Imported here, as below: workers that call nothing need none of it.
         from control_plane._call.bar import reporting  # noqa: PLC0415 - see above
         from control_plane._call.mapping import iterate  # noqa: PLC0415 - see above
@@ -216,7 +215,7 @@ class Mappable(Generic[P, R]):
 
     async def _map_async(
         self,
-        inputs: Iterable[tuple[Any, ...]],
+        inputs: "Iterable[tuple[Any, ...]]",
         total: int | None,
         *,
         return_exceptions: bool,

@@ -5,7 +5,6 @@ This module stays light, since every worker whose function is decorated imports 
 
 import os
 import sys
-from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -15,7 +14,14 @@ from control_plane.errors import DefinitionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterator,
+    )
 
     from control_plane._define.definition import Seconds
 
@@ -38,7 +44,7 @@ class DefinedFunction(Function[P, R], Generic[P, R, L]):
     __name__: str
     __qualname__: str
 
-    def __init__(self, local: Callable[P, L], spec: dict[str, Any]) -> None:
+    def __init__(self, local: "Callable[P, L]", spec: dict[str, Any]) -> None:
         super().__init__(spec["function_name"])
         self.spec = spec
         """The function's entry in `POST P/versions`: what `deploy` registers."""
@@ -83,9 +89,9 @@ class Decorator:
         self, local: "Callable[P, Coroutine[Any, Any, R]]", /
     ) -> "DefinedFunction[P, R, Coroutine[Any, Any, R]]": ...
     @overload
-    def __call__(self, local: Callable[P, R], /) -> "DefinedFunction[P, R, R]": ...
+    def __call__(self, local: "Callable[P, R]", /) -> "DefinedFunction[P, R, R]": ...
 
-    def __call__(self, local: Callable[..., Any], /) -> "DefinedFunction[..., Any, Any]":
+    def __call__(self, local: "Callable[..., Any]", /) -> "DefinedFunction[..., Any, Any]":
         """Define a function.
 
         Raises:
@@ -113,7 +119,7 @@ def function(
     local: "Callable[P, Coroutine[Any, Any, R]]", /
 ) -> "DefinedFunction[P, R, Coroutine[Any, Any, R]]": ...
 @overload
-def function(local: Callable[P, R], /) -> "DefinedFunction[P, R, R]": ...
+def function(local: "Callable[P, R]", /) -> "DefinedFunction[P, R, R]": ...
 @overload
 def function(
     *,
@@ -130,7 +136,7 @@ def function(
 
 
 def function(
-    local: Callable[..., Any] | None = None,
+    local: "Callable[..., Any] | None" = None,
     /,
     *,
     cpu: float = 1,
@@ -200,7 +206,7 @@ def _define(
     return DefinedFunction(local, spec)
 
 
-def _name_of(local: Callable[..., Any]) -> str:
+def _name_of(local: "Callable[..., Any]") -> str:
     module, name = local.__module__, local.__qualname__
     if module == "__main__":
         module = _name_of_main()
