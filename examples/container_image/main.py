@@ -22,8 +22,8 @@ def where() -> dict[str, str]:
 @function(memory="128 MiB", timeout=3600)
 def wait(seconds: float) -> str:
     """Wait, and say goodbye when cancelled: the signal reaches a function in a container, too."""
-    print("waiting")
     try:
+        print("waiting")
         time.sleep(seconds)
     except InvocationCancelled:
         print("goodbye")

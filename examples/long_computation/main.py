@@ -55,8 +55,8 @@ def steps_of(number: int) -> int:
 if __name__ == "__main__":
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 3_000_000
     call = longest.options(project="long-computation").start(limit)
-    print(f"{call.id} has begun; Ctrl-C cancels it")
     try:
+        print(f"{call.id} has begun; Ctrl-C cancels it")
         for state in call.watch():
             report = state.progress or {}
             print(f"{state.phase:<12} {report.get('done', 0):>10,} {report.get('message', '')}")

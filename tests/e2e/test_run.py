@@ -41,8 +41,8 @@ def fail(text: str) -> None:
 @function
 def wait(started: str) -> None:
     progress(1, 4, message="waiting")
-    Path(started).touch()
     try:
+        Path(started).touch()
         time.sleep(600)
     except InvocationCancelled:
         print("cleaned up")

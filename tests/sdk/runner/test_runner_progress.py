@@ -110,8 +110,8 @@ def test_report_is_seen_while_the_function_runs_beside_its_updates(
         from control_plane import InvocationCancelled, progress
         def run():
             yield "output"
-            progress(1, 2, note=None)
             try:
+                progress(1, 2, note=None)
                 time.sleep(3600)
             except InvocationCancelled:
                 progress(message="cleaning up")

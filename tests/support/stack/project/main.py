@@ -50,8 +50,8 @@ def flaky(counter: str) -> str:
 
 
 def until_told_to_stop(cleaned_up: str) -> None:
-    print("running", flush=True)
     try:
+        print("running", flush=True)
         time.sleep(600)
     except (InvocationTimedOut, InvocationCancelled) as told:
         Path(cleaned_up).write_text(type(told).__name__)
