@@ -1,5 +1,6 @@
 """Fixtures: a database and a task queue per test, on servers that the whole session shares."""
 
+import gc
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     # Tests of the same rank stay in their order.
     items.sort(key=rank)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    del session
+    # Modules and tests stay until the end: no collection need look through them.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
