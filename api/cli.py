@@ -7,7 +7,13 @@ from typing import TextIO
 
 import click
 
-from runtime.commands import ending_at_once, expected_errors, provisioner_option, table_options
+from runtime.commands import (
+    ending_at_once,
+    expected_errors,
+    provisioner_option,
+    quick_imports,
+    table_options,
+)
 
 
 @click.command()
@@ -38,12 +44,13 @@ def api(
     Reads CONTROL_PLANE_API_KEY, POSTGRES_* and TEMPORAL_*. Temporal may be away at the start and
     later: invocations that are accepted meanwhile run when it is back.
     """
-    import asyncio
+    with quick_imports():
+        import asyncio
 
-    from api.http.server import CannotListenError
-    from api.run import run_api
-    from core.provisioner_kinds import find_kind
-    from runtime.logging import configure_logging
+        from api.http.server import CannotListenError
+        from api.run import run_api
+        from core.provisioner_kinds import find_kind
+        from runtime.logging import configure_logging
 
     configure_logging()
     with ending_at_once(), expected_errors(CannotListenError):

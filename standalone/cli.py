@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from runtime.commands import ending_at_once, expected_errors, provisioner_option
+from runtime.commands import (
+    ending_at_once,
+    expected_errors,
+    provisioner_option,
+    quick_imports,
+)
 
 
 def _run(program: Coroutine[Any, Any, int]) -> None:
@@ -74,10 +79,11 @@ def up(
     Nothing else needs to be installed. Data stays in the data folder. With POSTGRES_HOST or
     TEMPORAL_ADDRESS set, that server is used instead of an embedded one. Ends with Ctrl-C.
     """
-    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
-    from standalone.data_folder import default_data_folder  # noqa: PLC0415 - quick --help
-    from standalone.stack import StackOptions  # noqa: PLC0415 - quick --help
-    from standalone.up import run_until_stopped  # noqa: PLC0415 - quick --help
+    with quick_imports():
+        from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
+        from standalone.data_folder import default_data_folder  # noqa: PLC0415 - quick --help
+        from standalone.stack import StackOptions  # noqa: PLC0415 - quick --help
+        from standalone.up import run_until_stopped  # noqa: PLC0415 - quick --help
 
     configure_logging()
     options = StackOptions(
@@ -100,8 +106,9 @@ def up(
 )
 def demo(*, keep: bool) -> None:
     """Start a stack in a temporary folder, call the example's functions, show what happens."""
-    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
-    from standalone.demo import run_demo  # noqa: PLC0415 - quick --help
+    with quick_imports():
+        from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
+        from standalone.demo import run_demo  # noqa: PLC0415 - quick --help
 
     configure_logging(level="ERROR")
     _run(run_demo(keep=keep))

@@ -2,7 +2,13 @@
 
 import click
 
-from runtime.commands import ending_at_once, expected_errors, provisioner_option, table_options
+from runtime.commands import (
+    ending_at_once,
+    expected_errors,
+    provisioner_option,
+    quick_imports,
+    table_options,
+)
 
 
 @click.command()
@@ -20,11 +26,12 @@ def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> Non
     Ends cleanly on SIGTERM; workers of executions that still run go on and are taken over by the
     next Temporal worker.
     """
-    import asyncio  # noqa: PLC0415 - quick --help
+    with quick_imports():
+        import asyncio  # noqa: PLC0415 - quick --help
 
-    from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
-    from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
-    from worker.run import run_temporal_worker  # noqa: PLC0415 - quick --help
+        from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
+        from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
+        from worker.run import run_temporal_worker  # noqa: PLC0415 - quick --help
 
     configure_logging()
     with ending_at_once(), expected_errors(ProvisionerError):

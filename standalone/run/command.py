@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from control_plane._console.exits import EPILOG
 
-from runtime.commands import ending_at_once, expected_errors
+from runtime.commands import ending_at_once, expected_errors, quick_imports
 
 if TYPE_CHECKING:
     from standalone.run.call import RunResult
@@ -66,18 +66,19 @@ def run(
     """
     # Until there is something to clean up, Ctrl-C just ends this: the imports take a while.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import asyncio
+    with quick_imports():
+        import asyncio
 
-    from control_plane._console.exits import told_plainly
-    from control_plane.commands.invoke import read_input
+        from control_plane._console.exits import told_plainly
+        from control_plane.commands.invoke import read_input
 
-    from provisioners.base import ProvisionerError
-    from runtime.logging import configure_logging
-    from standalone.errors import StandaloneError
-    from standalone.run.display import display
-    from standalone.run.run import RunOptions, run_function
-    from standalone.run.server import run_data_folder
-    from standalone.run.target import TargetError, find_target
+        from provisioners.base import ProvisionerError
+        from runtime.logging import configure_logging
+        from standalone.errors import StandaloneError
+        from standalone.run.display import display
+        from standalone.run.run import RunOptions, run_function
+        from standalone.run.server import run_data_folder
+        from standalone.run.target import TargetError, find_target
 
     try:
         found = find_target(target)
