@@ -30,6 +30,7 @@ from runtime.parts import (
     wait_for_registry,
     with_another_pool,
 )
+from tests.support.harness import eventually
 from tests.support.servers import connect
 
 OPENED = ["upgrade", "connect", "ensure_search_attributes", "Registry"]
@@ -66,8 +67,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-async def connections_to(settings: RegistrySettings) -> int:
-    """The connections that Postgres has to a database, besides the one that asks."""
+async def until_connections_are(count: int, settings: RegistrySettings) -> None:
+    """Wait until Postgres has so many connections to a database: it ends one after its client."""
 
     def ask() -> int:
         with connect(settings, database="postgres") as connection:
@@ -75,10 +76,10 @@ async def connections_to(settings: RegistrySettings) -> int:
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [settings.postgres_db]
             ).fetchone()
         assert row is not None
-        count: int = row[0]
-        return count
+        found: int = row[0]
+        return found
 
-    return await asyncio.to_thread(ask)
+    await eventually(lambda: asyncio.to_thread(ask), lambda seen: seen == count)
 
 
 async def tables(registry: Registry) -> list[str]:
@@ -98,10 +99,10 @@ async def test_each_part_is_opened_once_in_order_and_closed_in_the_opposite_one(
         assert steps == OPENED
         assert "invocations" in await tables(parts.registry)
         await parts.temporal.count_workflows()
-        assert await connections_to(settings.registry) == 1
+        await until_connections_are(1, settings.registry)
         assert isinstance(parts.pieces, PostgresPieces)
     assert steps == [*OPENED, *CLOSED]
-    assert await connections_to(settings.registry) == 0
+    await until_connections_are(0, settings.registry)
 
 
 async def test_tables_are_left_alone_unless_it_is_asked_for(
@@ -179,7 +180,7 @@ async def test_a_failure_of_the_process_closes_all(
         async with open_parts(settings, delete_tables=True) as parts:
             await ask(parts.registry, "SELECT * FROM nothing")
     assert steps == [*OPENED[1:], *CLOSED]
-    assert await connections_to(settings.registry) == 0
+    await until_connections_are(0, settings.registry)
 
 
 async def test_another_pool_is_all_that_is_opened_for_it(
@@ -191,13 +192,13 @@ async def test_another_pool_is_all_that_is_opened_for_it(
     async with open_parts(settings) as parts:
         async with with_another_pool(parts, settings) as others:
             await asyncio.gather(ask(parts.registry), ask(others.registry))
-            assert await connections_to(settings.registry) == 2
+            await until_connections_are(2, settings.registry)
             assert others.registry is not parts.registry
             assert isinstance(others.pieces, FolderPieces)
             same = [field.name for field in dataclasses.fields(Parts)]
             for name in set(same) - {"registry", "pieces"}:
                 assert getattr(others, name) is getattr(parts, name)
-        assert await connections_to(settings.registry) == 1
+        await until_connections_are(1, settings.registry)
         await ask(parts.registry)
     assert steps == [*OPENED[1:], "Registry", "Registry.close", "Registry.close"]
 
