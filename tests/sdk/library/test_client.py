@@ -299,3 +299,16 @@ def test_error_of_a_function_is_told_from_its_traceback(
         result_of(InvocationInfo.read({**INVOCATION, **ended}))
     assert caught.value.error == headline
     assert caught.value.remote_traceback.startswith(traceback)
+
+
+async def test_certificates_are_read_for_https_only(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "is-not-there"))
+    with Client(stack.caller.url, API_KEY) as client:
+        client.list_projects()
+    async with AsyncClient(stack.caller.url, API_KEY) as client_async:
+        await client_async.list_projects()
+
+    with pytest.raises(FileNotFoundError):
+        Client("https://127.0.0.1:1", API_KEY).list_projects()
