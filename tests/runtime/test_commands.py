@@ -17,7 +17,6 @@ def test_garbage_is_collected_again_after_the_imports() -> None:
     # Among them what the block has imported, here a list.
     assert gc.get_freeze_count() > frozen
     assert not any(each is imported for each in gc.get_objects())
-    gc.unfreeze()
 
 
 def test_garbage_is_collected_again_after_a_failed_import() -> None:
@@ -25,4 +24,3 @@ def test_garbage_is_collected_again_after_a_failed_import() -> None:
         raise ModuleNotFoundError
 
     assert gc.isenabled()
-    gc.unfreeze()
