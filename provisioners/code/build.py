@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
-from provisioners.code.dependencies import Dependencies
+from provisioners.code.facts import Dependencies
 from provisioners.code.sdk import DISTRIBUTION
 
 _MAX_TEXT = 1_900

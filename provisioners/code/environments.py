@@ -17,7 +17,7 @@ import structlog
 
 from provisioners.base import ProvisionerError
 from provisioners.code.build import Build
-from provisioners.code.dependencies import Dependencies, dependencies_of, joint_digest
+from provisioners.code.facts import Dependencies, joint_digest
 from provisioners.files import delete_tree
 
 _FORMAT = 1
@@ -46,33 +46,34 @@ class Environments:
         self._build_seconds = build_seconds
         self._uv = uv
 
-    def find(self, files: Path, bundle_digest: str) -> Path | None:
+    def find(self, dependencies: Dependencies | None, bundle_digest: str) -> Path | None:
         """Give the environment for a bundle, marked as used; None if it is still to be built.
 
         For a bundle without dependencies it is a folder that does not exist.
         """
-        dependencies = dependencies_of(files, bundle_digest)
         if dependencies is None:
             return self.folder / "none"
-        folder = self.folder / self._key(dependencies)
+        folder = self.folder / self._key(dependencies, bundle_digest)
         try:
             os.utime(folder / "used")
         except FileNotFoundError:
             return None
         return folder / "venv"
 
-    async def make(self, files: Path, bundle_digest: str) -> None:
+    async def make(self, files: Path, dependencies: Dependencies, bundle_digest: str) -> None:
         """Build the environment for a bundle, unless it is there.
+
+        Args:
+            files: of the bundle.
+            dependencies: what it wants to have installed.
+            bundle_digest: names the bundle.
 
         Raises:
             UnrecoverableProvisioningError: the dependencies cannot be installed; the text has the
                 end of the installer's output.
             ProvisionerError: as it looks, only the network or the disk is in the way.
         """
-        dependencies = await asyncio.to_thread(dependencies_of, files, bundle_digest)
-        if dependencies is None:
-            return
-        folder = self.folder / self._key(dependencies)
+        folder = self.folder / self._key(dependencies, bundle_digest)
         lock_file = folder.with_suffix(".lock")
         async with _locked(lock_file, seconds=self._build_seconds + _MARGIN_SECONDS) as lock:
             if await asyncio.to_thread((folder / "used").exists):
@@ -91,11 +92,12 @@ class Environments:
             ).run()
             await asyncio.to_thread((folder / "used").touch)
 
-    def _key(self, dependencies: Dependencies) -> str:
+    def _key(self, dependencies: Dependencies, bundle_digest: str) -> str:
         python = self._python.stat()
-        return joint_digest(
-            _FORMAT, dependencies.digest, str(self._python), python.st_mtime_ns, python.st_size
-        )[:32]
+        digest = dependencies.digest(bundle_digest)
+        return joint_digest(_FORMAT, digest, str(self._python), python.st_mtime_ns, python.st_size)[
+            :32
+        ]
 
 
 @asynccontextmanager

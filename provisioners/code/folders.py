@@ -3,6 +3,7 @@
 | path | what it is |
 |---|---|
 | `bundles/<digest>/files/` | the files of a bundle, read-only |
+| `bundles/<digest>/facts.json` | what its files say (`facts.py`): they are parsed once |
 | `bundles/<digest>/used` | touched whenever a worker is about to be started from it |
 | `environments/<key>/` | a virtual environment (`environments.py`), with a `used` of its own |
 | `lock` | held shared to mark something as used, exclusively to remove what is not |
@@ -28,13 +29,16 @@ import structlog
 from core.bundles import BundleFile, BundleIsGoneError, BundleSource, Manifest, is_digest
 from core.ids import VersionId
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+from provisioners.code.confined import FactsReader, compile_python
 from provisioners.code.environments import Environments
-from provisioners.code.project import Project, project_in
-from provisioners.files import delete_tree
+from provisioners.code.facts import ProjectFacts, facts_from
+from provisioners.code.project import Project, project_of
+from provisioners.files import delete_tree, read_regular_file
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_PIECES = 500
-_COMPILE_SECONDS = 60.0
+_FACTS = "facts.json"
+_MAX_FACTS_BYTES = 4 * 2**20
 _MODIFIED = 315_532_800
 """1980 in epoch seconds: the earliest that a zip file can express."""
 _REMEMBERED_SECONDS = 60.0
@@ -62,6 +66,7 @@ class BundleFolders:
         source: where they are read.
         trash: on the same file system; emptied at the next start.
         python: the interpreter that workers get.
+        reader: reads the projects' files.
         environments: makes the virtual environments.
         keep_seconds: how long that stays which is not used.
     """
@@ -73,6 +78,7 @@ class BundleFolders:
         *,
         trash: Path,
         python: Path,
+        reader: FactsReader,
         environments: Environments,
         keep_seconds: float,
     ) -> None:
@@ -80,6 +86,7 @@ class BundleFolders:
         self._bundles = folder / "bundles"
         self._trash = trash
         self._python = python
+        self._reader = reader
         self._environments = environments
         self._keep_seconds = keep_seconds
         self._source = source
@@ -130,10 +137,14 @@ class BundleFolders:
                 os.utime(bundle / "used")
             except FileNotFoundError:
                 return None
-            environment = self._environments.find(bundle / "files", digest)
+            facts = _kept_facts(bundle)
+            if facts is None:
+                return None
+            facts.check()
+            environment = self._environments.find(facts.dependencies, digest)
         if environment is None:
             return None
-        return project_in(bundle / "files", environment_folder=environment)
+        return project_of(facts, bundle / "files", environment_folder=environment)
 
     def remove_unused(self) -> None:
         """Remove what was not used for long; at most once in an hour."""
@@ -184,7 +195,12 @@ class BundleFolders:
             if not await asyncio.to_thread((bundle / "used").exists):
                 await self._materialise(version_id, digest)
             # Not removed before it is marked again: that takes days.
-            await self._environments.make(bundle / "files", digest)
+            facts = await asyncio.to_thread(_kept_facts, bundle)
+            if facts is None:
+                facts = await self._find_facts(bundle)
+            facts.check()
+            if facts.dependencies is not None:
+                await self._environments.make(bundle / "files", facts.dependencies, digest)
         except BundleIsGoneError as error:
             raise UnrecoverableProvisioningError(str(error)) from error
         except OSError as error:
@@ -199,7 +215,8 @@ class BundleFolders:
             for batch in _batches(stored.manifest):
                 contents = await stored.read({piece for _, piece in batch})
                 await asyncio.to_thread(_write, files, batch, contents)
-            await self._compile(files)
+            await compile_python(files, python=self._python)
+            await self._find_facts(fresh)
             await asyncio.to_thread(_finish, fresh, stored.manifest)
             bundle = self._bundles / digest
             try:
@@ -211,27 +228,11 @@ class BundleFolders:
         finally:
             await asyncio.to_thread(delete_tree, fresh)
 
-    async def _compile(self, files: Path) -> None:
-        """Compile once what each worker would compile by itself, as it cannot write there."""
-        process = await asyncio.create_subprocess_exec(
-            str(self._python),
-            *("-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
-            *("-s", str(files), str(files)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={},
-        )
-        try:
-            async with asyncio.timeout(_COMPILE_SECONDS):
-                # Errors are the user's, who is shown them when the function is called.
-                await process.wait()
-        except TimeoutError:
-            pass
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+    async def _find_facts(self, bundle: Path) -> ProjectFacts:
+        """Read what the files of a bundle say, and keep it."""
+        facts = await self._reader.read(bundle / "files", dependencies=True)
+        await asyncio.to_thread(_keep_facts, bundle, facts)
+        return facts
 
     @contextmanager
     def _lock(self, kind: int) -> Iterator[None]:
@@ -282,6 +283,21 @@ def _write(folder: Path, batch: _Batch, contents: dict[str, bytes]) -> None:
             raise UnrecoverableProvisioningError(f"The stored piece {piece} is damaged")
         with (folder / file.path).open("ab") as target:
             target.write(content)
+
+
+def _kept_facts(bundle: Path) -> ProjectFacts | None:
+    """Give the facts about a bundle; None if they are to be found (again)."""
+    try:
+        return facts_from(read_regular_file(bundle / _FACTS, limit=_MAX_FACTS_BYTES))
+    except OSError:
+        return None
+
+
+def _keep_facts(bundle: Path, facts: ProjectFacts) -> None:
+    fresh = bundle / f".{_FACTS}-{secrets.token_hex(8)}"
+    fresh.write_text(facts.model_dump_json())
+    fresh.chmod(0o444)
+    fresh.replace(bundle / _FACTS)
 
 
 def _finish(fresh: Path, manifest: Manifest) -> None:

@@ -2,20 +2,19 @@
 
 import os
 import shutil
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+from provisioners.code.confined import read_facts
+from provisioners.code.facts import ProjectFacts
 from provisioners.code.sdk import runner_in
 
 INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 """What a worker gets of the Temporal worker's environment, besides what the operator names."""
-MAX_WARM = 100
-"""For so many functions of one version a warm parent can be asked for."""
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-_PROJECT_FILE = "control-plane.toml"
+PROJECT_FILE = "control-plane.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +35,53 @@ class Project:
 def open_project(docker_image: str) -> Project:
     """Check a code bundle named as `file:///absolute/folder`.
 
+    Its files are read in a process of its own (`confined`); `LocalFolders` remembers the answer.
+
     Raises:
         UnrecoverableProvisioningError: no program can be found there; the text says why.
+        ProvisionerError: it may work later.
     """
-    folder = _folder_of(docker_image)
+    folder = folder_of(docker_image)
     return project_in(folder, environment_folder=folder / ".venv")
 
 
 def project_in(folder: Path, *, environment_folder: Path) -> Project:
-    """Check the code in a folder.
+    """Check the code in a folder, as `open_project` does."""
+    try:
+        facts = read_facts(folder, dependencies=False)
+    except OSError as error:
+        raise folder_error(folder, error) from None
+    return project_of(facts, folder, environment_folder=environment_folder)
+
+
+def project_of(facts: ProjectFacts, folder: Path, *, environment_folder: Path) -> Project:
+    """Give the code in a folder whose files have been read.
 
     Raises:
         UnrecoverableProvisioningError: no program can be found there; the text says why.
     """
-    try:
-        names = {entry.name: entry for entry in folder.iterdir()}
-    except FileNotFoundError:
-        raise UnrecoverableProvisioningError(f"The folder {folder} does not exist") from None
-    except NotADirectoryError:
-        raise UnrecoverableProvisioningError(f"{folder} is not a folder") from None
-    except PermissionError:
-        message = f"The folder {folder} cannot be read by this provisioner"
-        raise UnrecoverableProvisioningError(message) from None
-    except OSError as error:
-        raise ProvisionerError(f"The folder {folder} cannot be read: {error.strerror}") from error
-    command, warm = _read_settings(names[_PROJECT_FILE]) if _PROJECT_FILE in names else (None, 0)
-    if command is None and not any(_is_python(entry) for entry in names.values()):
-        message = f"The folder {folder} holds neither Python code nor a {_PROJECT_FILE}"
+    facts.check()
+    if not facts.is_python:
+        message = f"The folder {folder} holds neither Python code nor a {PROJECT_FILE}"
         raise UnrecoverableProvisioningError(message)
-    return Project(folder=folder, command=command, environment_folder=environment_folder, warm=warm)
+    return Project(
+        folder=folder,
+        command=facts.command,
+        environment_folder=environment_folder,
+        warm=facts.warm,
+    )
+
+
+def folder_error(folder: Path, error: OSError) -> ProvisionerError:
+    """Say why a folder of this machine cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return UnrecoverableProvisioningError(f"The folder {folder} does not exist")
+    if isinstance(error, NotADirectoryError):
+        return UnrecoverableProvisioningError(f"{folder} is not a folder")
+    message = f"The folder {folder} cannot be read"
+    if isinstance(error, PermissionError):
+        return UnrecoverableProvisioningError(f"{message} by this provisioner")
+    return ProvisionerError(f"{message}: {error.strerror}")
 
 
 def arguments_of(
@@ -88,7 +105,7 @@ def arguments_of(
     if sdk_home is None:
         raise ProvisionerError(
             "The SDK (package control_plane) is not installed beside the Temporal worker, so only "
-            f"projects whose {_PROJECT_FILE} names a command can run"
+            f"projects whose {PROJECT_FILE} names a command can run"
         )
     return (*interpreter_of(project, python=python), str(runner_in(sdk_home)))
 
@@ -109,7 +126,12 @@ def path_variable(project: Project) -> str:
     return f"{programs}{os.pathsep}{inherited}" if programs.is_dir() else inherited
 
 
-def _folder_of(docker_image: str) -> Path:
+def folder_of(docker_image: str) -> Path:
+    """Read the folder out of an image.
+
+    Raises:
+        UnrecoverableProvisioningError: it names none.
+    """
     try:
         parts = urlsplit(docker_image)
     except ValueError:
@@ -129,56 +151,21 @@ def _folder_of(docker_image: str) -> Path:
     return Path(path)
 
 
-def _read_settings(file: Path) -> tuple[tuple[str, ...] | None, int]:
-    """Give `command` and `warm`."""
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UnrecoverableProvisioningError(f"{file} cannot be parsed: {error}") from None
-    except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}"
-        raise UnrecoverableProvisioningError(message) from None
-    # `functions` is for `control-plane deploy`.
-    unknown = sorted(set(content) - {"command", "functions", "warm"})
-    if unknown:
-        known = "'command', 'functions' and 'warm'"
-        message = f"{file} has the unknown key {unknown[0]!r}; known are {known}"
-        raise UnrecoverableProvisioningError(message)
-    warm = content.get("warm", 0)
-    if type(warm) is not int or not 0 <= warm <= MAX_WARM:
-        message = f"{file}: 'warm' must be a whole number from 0 to {MAX_WARM}"
-        raise UnrecoverableProvisioningError(message)
-    if "command" not in content:
-        return None, warm
-    if warm:
-        message = f"{file}: 'warm' is for Python functions, not for a 'command'"
-        raise UnrecoverableProvisioningError(message)
-    command = content["command"]
-    if (
-        not isinstance(command, list)
-        or not command
-        or not all(isinstance(word, str) and "\0" not in word for word in command)
-        or not command[0]
-    ):
-        message = f"{file}: 'command' must be a non-empty list of strings"
-        raise UnrecoverableProvisioningError(message)
-    return tuple(command), 0
-
-
 def _executable(name: str, folder: Path, path: str) -> str:
     if "/" in name:
         program = folder / name
-        if not program.is_file():
+        try:
+            is_file = program.is_file()
+        except OSError as error:
+            message = f"The command {name[:500]!r} cannot be looked at: {error.strerror}"
+            raise UnrecoverableProvisioningError(message) from None
+        if not is_file:
             raise UnrecoverableProvisioningError(f"The command {program} does not exist")
         if not os.access(program, os.X_OK):
             raise UnrecoverableProvisioningError(f"The command {program} is not executable")
         return str(program)
     found = shutil.which(name, path=path)
     if found is None:
-        raise UnrecoverableProvisioningError(f"The command {name!r} was not found in {path}")
+        message = f"The command {name[:500]!r} was not found in {path}"
+        raise UnrecoverableProvisioningError(message)
     return str(Path(found).absolute())
-
-
-def _is_python(entry: Path) -> bool:
-    # One level down is enough to tell: packages may come without __init__.py.
-    return entry.suffix == ".py" or (entry.is_dir() and any(entry.glob("*.py")))

@@ -34,9 +34,11 @@ from provisioners.base import (
     WorkerRecord,
     WorkerRequest,
 )
+from provisioners.code.confined import FactsReader
 from provisioners.code.environments import Environments
 from provisioners.code.folders import BundleFolders
-from provisioners.code.project import Project, open_project
+from provisioners.code.local import LocalFolders
+from provisioners.code.project import Project
 from provisioners.code.sdk import base_python, compile_sdk, installed_sdk, link_sdk
 from provisioners.process import shim
 from provisioners.process.cgroups import Cgroups, find_cgroups, remove
@@ -101,6 +103,7 @@ class ProcessProvisioner(Provisioner):
             if parts.warm is not None:
                 await parts.warm.close()
             await parts.code.close()
+            parts.reader.close()
         self._reaper.close()
         if parts is not None:
             parts.launcher.cgroups.release()
@@ -110,7 +113,7 @@ class ProcessProvisioner(Provisioner):
         parts = self._started()
         digest = digest_of(function.docker_image)
         if digest is None:
-            project = await asyncio.to_thread(open_project, function.docker_image)
+            project = await parts.local.open(function.docker_image)
         else:
             project = await parts.code.open(function.version_id, digest)
         await asyncio.to_thread(parts.launcher.check, project)
@@ -143,13 +146,15 @@ class ProcessProvisioner(Provisioner):
 
     async def _fetch(self, request: WorkerRequest) -> Project | None:
         """Make the code bundle's folder, if it is not there any more; None if it is not needed."""
+        folder = self._folder(request.execution_id)
+        # Only if there is no worker may a project that cannot be run end the execution.
+        if folder.started() is not None or folder.is_closed() or folder.is_locked():
+            return None
+        parts = self._started()
         digest = digest_of(request.docker_image)
         if digest is None:
-            return None
-        folder = self._folder(request.execution_id)
-        if folder.started() is not None or folder.is_closed():
-            return None
-        return await self._started().code.open(request.version_id, digest)
+            return await parts.local.open(request.docker_image)
+        return await parts.code.open(request.version_id, digest)
 
     async def observe(self, worker: WorkerRecord) -> WorkerObservation:
         """Judge by the lock and the files in the worker's folder."""
@@ -266,11 +271,13 @@ class ProcessProvisioner(Provisioner):
             build_seconds=config.build_seconds,
             uv=config.uv,
         )
+        reader = FactsReader()
         code = BundleFolders(
             folder.code,
             bundles,
             trash=folder.trash,
             python=python,
+            reader=reader,
             environments=environments,
             keep_seconds=config.keep_code_seconds,
         )
@@ -306,7 +313,14 @@ class ProcessProvisioner(Provisioner):
             process_limit=cgroups.describe("pids") or "not enforced",
             sdk=str(package) if package else "not installed: only projects with a command can run",
         )
-        return _Parts(folder=folder, code=code, launcher=launcher, warm=warm)
+        return _Parts(
+            folder=folder,
+            reader=reader,
+            code=code,
+            local=LocalFolders(reader),
+            launcher=launcher,
+            warm=warm,
+        )
 
     def _started(self) -> "_Parts":
         if self._parts is None:
@@ -328,7 +342,9 @@ class _Parts:
     """What `start` has made."""
 
     folder: StateFolder
+    reader: FactsReader
     code: BundleFolders
+    local: LocalFolders
     launcher: Launcher
     warm: WarmParents | None
     """None where there are no warm starts."""

@@ -15,7 +15,7 @@ from provisioners.base import (
 )
 from provisioners.code import environments
 from provisioners.code.build import find_uv
-from provisioners.code.dependencies import dependencies_of
+from provisioners.code.confined import read_facts
 from tests.support.harness import eventually_true
 from tests.support.provisioners.bundles_in_memory import (
     DEPENDS_ON_TINY,
@@ -352,8 +352,8 @@ def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
 
     def digest(text: str, bundle: str) -> str | None:
         requirements.write_text(text)
-        found = dependencies_of(tmp_path, bundle)
-        return None if found is None else found.digest
+        found = read_facts(tmp_path, dependencies=True).dependencies
+        return None if found is None else found.digest(bundle)
 
     plain = "httpx[http2]>=0.27 ; python_version > '3' \\\n  --hash=sha256:aa # why\n"
     assert digest(plain, "one") == digest(f"# moved\n\n{plain}", "other") is not None
