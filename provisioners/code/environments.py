@@ -18,6 +18,7 @@ import structlog
 from provisioners.base import ProvisionerError
 from provisioners.code.build import Build
 from provisioners.code.facts import Dependencies, joint_digest
+from provisioners.code.project_code import ProjectCode
 from provisioners.files import delete_tree
 
 _FORMAT = 1
@@ -32,40 +33,41 @@ class Environments:
     """Builds environments, with uv where there is one, otherwise with pip.
 
     Args:
-        folder: for the environments.
         python: the interpreter that they are for.
         build_seconds: time for one.
         uv: the program; None for pip.
     """
 
-    def __init__(
-        self, folder: Path, *, python: Path, build_seconds: float, uv: Path | None
-    ) -> None:
-        self.folder = folder
+    def __init__(self, *, python: Path, build_seconds: float, uv: Path | None) -> None:
         self._python = python
         self._build_seconds = build_seconds
         self._uv = uv
 
-    def find(self, dependencies: Dependencies | None, bundle_digest: str) -> Path | None:
+    def find(
+        self, code: ProjectCode, dependencies: Dependencies | None, *, bundle_digest: str
+    ) -> Path | None:
         """Give the environment for a bundle, marked as used; None if it is still to be built.
 
         For a bundle without dependencies it is a folder that does not exist.
         """
         if dependencies is None:
-            return self.folder / "none"
-        folder = self.folder / self._key(dependencies, bundle_digest)
+            return code.environments / "none"
+        folder = code.environments / self._key(dependencies, bundle_digest)
         try:
             os.utime(folder / "used")
         except FileNotFoundError:
             return None
         return folder / "venv"
 
-    async def make(self, files: Path, dependencies: Dependencies, bundle_digest: str) -> None:
+    async def make(
+        self, code: ProjectCode, dependencies: Dependencies, *, files: Path, bundle_digest: str
+    ) -> None:
         """Build the environment for a bundle, unless it is there.
 
         Args:
+            code: of the project.
+            dependencies: what the bundle wants to have installed.
             files: of the bundle.
-            dependencies: what it wants to have installed.
             bundle_digest: names the bundle.
 
         Raises:
@@ -73,7 +75,7 @@ class Environments:
                 end of the installer's output.
             ProvisionerError: as it looks, only the network or the disk is in the way.
         """
-        folder = self.folder / self._key(dependencies, bundle_digest)
+        folder = code.environments / self._key(dependencies, bundle_digest)
         lock_file = folder.with_suffix(".lock")
         async with _locked(lock_file, seconds=self._build_seconds + _MARGIN_SECONDS) as lock:
             if await asyncio.to_thread((folder / "used").exists):

@@ -1,12 +1,16 @@
 """Code bundles as folders, unpacked and with the environments that they need.
 
+Each project has a folder of its own (`project_code.py`), and in there:
+
 | path | what it is |
 |---|---|
 | `bundles/<digest>/files/` | the files of a bundle, read-only |
 | `bundles/<digest>/facts.json` | what its files say (`facts.py`): they are parsed once |
 | `bundles/<digest>/used` | touched whenever a worker is about to be started from it |
 | `environments/<key>/` | a virtual environment (`environments.py`), with a `used` of its own |
-| `lock` | held shared to mark something as used, exclusively to remove what is not |
+
+The file `lock` beside the projects' folders is held shared to mark something as used, and
+exclusively to remove what is not.
 
 A folder appears in one step, complete, so nothing here minds a crash, a second call, or a second
 Temporal worker. What no worker was started from for some days is removed; as no call lasts longer
@@ -33,6 +37,7 @@ from provisioners.code.confined import FactsReader, compile_python
 from provisioners.code.environments import Environments
 from provisioners.code.facts import ProjectFacts, facts_from
 from provisioners.code.project import Project, project_of
+from provisioners.code.project_code import ProjectCode
 from provisioners.files import delete_tree, read_regular_file
 
 _BATCH_BYTES = 4 * 2**20
@@ -62,7 +67,7 @@ class BundleFolders:
     """Makes folders of code bundles, and their environments.
 
     Args:
-        folder: for the bundles.
+        folder: for the code of all projects.
         source: where they are read.
         trash: on the same file system; emptied at the next start.
         python: the interpreter that workers get.
@@ -83,7 +88,6 @@ class BundleFolders:
         keep_seconds: float,
     ) -> None:
         self._folder = folder
-        self._bundles = folder / "bundles"
         self._trash = trash
         self._python = python
         self._reader = reader
@@ -103,10 +107,15 @@ class BundleFolders:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def open(self, version_id: VersionId, digest: str) -> Project:
+    async def open(self, project_name: str, version_id: VersionId, digest: str) -> Project:
         """Give the folder of a bundle, with an environment that has its dependencies.
 
         A caller that is cancelled does not stop what is under way: the next one joins it.
+
+        Args:
+            project_name: whose code it is.
+            version_id: of that project; it runs the bundle.
+            digest: names the bundle.
 
         Raises:
             UnrecoverableProvisioningError: there is no such bundle, it holds no program, or its
@@ -117,21 +126,22 @@ class BundleFolders:
             message = f"bundle://{digest} does not name a code bundle: it needs 64 digits"
             raise UnrecoverableProvisioningError(message)
         wanted = (version_id, digest)
-        project = await asyncio.to_thread(self.find, digest)
+        code = ProjectCode.of(self._folder, project_name)
+        project = await asyncio.to_thread(self._find, code, digest)
         while project is None:
             self._raise_earlier_failure(wanted)
             task = self._under_way.get(wanted)
             if task is None:
-                task = asyncio.create_task(self._make(version_id, digest))
+                task = asyncio.create_task(self._make(code, version_id, digest))
                 self._under_way[wanted] = task
                 task.add_done_callback(lambda done: self._is_done(wanted, done))
             await asyncio.shield(task)
-            project = await asyncio.to_thread(self.find, digest)
+            project = await asyncio.to_thread(self._find, code, digest)
         return project
 
-    def find(self, digest: str) -> Project | None:
+    def _find(self, code: ProjectCode, digest: str) -> Project | None:
         """Give the folder if it is ready, and mark it as used."""
-        bundle = self._bundles / digest
+        bundle = code.bundles / digest
         with self._lock(fcntl.LOCK_SH):
             try:
                 os.utime(bundle / "used")
@@ -141,7 +151,7 @@ class BundleFolders:
             if facts is None:
                 return None
             facts.check()
-            environment = self._environments.find(facts.dependencies, digest)
+            environment = self._environments.find(code, facts.dependencies, bundle_digest=digest)
         if environment is None:
             return None
         return project_of(facts, bundle / "files", environment_folder=environment)
@@ -155,20 +165,33 @@ class BundleFolders:
         before = time.time() - self._keep_seconds
         discarded = []
         with self._lock(fcntl.LOCK_EX):
-            for entry in [*self._bundles.iterdir(), *self._environments.folder.iterdir()]:
-                if entry.suffix == ".lock":
-                    # A build may be waiting for it.
-                    continue
+            for path in self._unused_since(before):
+                target = self._trash / f"{path.name}-{secrets.token_hex(8)}"
+                with suppress(FileNotFoundError):
+                    path.rename(target)
+                    discarded.append(target)
+        for target in discarded:
+            delete_tree(target)
+            _log.info("unused_code_removed", name=target.name)
+
+    def _unused_since(self, before: float) -> Iterator[Path]:
+        # Before projects had folders of their own, all of them had one together: this one. Workers
+        # that were started then run from there.
+        together = ProjectCode(self._folder)
+        for code in (together, *ProjectCode.all_in(self._folder)):
+            for entry in code.entries():
                 with suppress(FileNotFoundError):
                     # What a killed process has left half-made has no mark.
                     mark = entry / "used" if (entry / "used").exists() else entry
                     if mark.stat().st_mtime < before:
-                        target = self._trash / f"{entry.name}-{secrets.token_hex(8)}"
-                        entry.rename(target)
-                        discarded.append(target)
-        for target in discarded:
-            delete_tree(target)
-            _log.info("unused_code_removed", name=target.name)
+                        yield entry
+            emptied_at = code.emptied_at()
+            if emptied_at is None or emptied_at >= before:
+                continue
+            if code == together:
+                yield from (code.bundles, code.environments, code.cache)
+            else:
+                yield code.folder
 
     def _raise_earlier_failure(self, wanted: _Wanted) -> None:
         failure = self._failures.get(wanted)
@@ -188,28 +211,31 @@ class BundleFolders:
             }
             self._failures[wanted] = _Failure(at=now, text=str(error))
 
-    async def _make(self, version_id: VersionId, digest: str) -> None:
+    async def _make(self, code: ProjectCode, version_id: VersionId, digest: str) -> None:
         try:
             await asyncio.to_thread(self.remove_unused)
-            bundle = self._bundles / digest
+            bundle = code.bundles / digest
             if not await asyncio.to_thread((bundle / "used").exists):
-                await self._materialise(version_id, digest)
+                await self._materialise(code, version_id, digest)
             # Not removed before it is marked again: that takes days.
             facts = await asyncio.to_thread(_kept_facts, bundle)
             if facts is None:
                 facts = await self._find_facts(bundle)
             facts.check()
             if facts.dependencies is not None:
-                await self._environments.make(bundle / "files", facts.dependencies, digest)
+                await self._environments.make(
+                    code, facts.dependencies, files=bundle / "files", bundle_digest=digest
+                )
         except BundleIsGoneError as error:
             raise UnrecoverableProvisioningError(str(error)) from error
         except OSError as error:
             raise ProvisionerError(f"The code bundle cannot be unpacked: {error}") from error
 
-    async def _materialise(self, version_id: VersionId, digest: str) -> None:
+    async def _materialise(self, code: ProjectCode, version_id: VersionId, digest: str) -> None:
         stored = await self._source.open(version_id, digest)
-        fresh = self._bundles / f".{digest}-{secrets.token_hex(8)}"
+        fresh = code.bundles / f".{digest}-{secrets.token_hex(8)}"
         try:
+            await asyncio.to_thread(self._begin, code, fresh)
             files = fresh / "files"
             await asyncio.to_thread(_make_files, files, stored.manifest)
             for batch in _batches(stored.manifest):
@@ -218,7 +244,7 @@ class BundleFolders:
             await compile_python(files, python=self._python)
             await self._find_facts(fresh)
             await asyncio.to_thread(_finish, fresh, stored.manifest)
-            bundle = self._bundles / digest
+            bundle = code.bundles / digest
             try:
                 await asyncio.to_thread(fresh.rename, bundle)
             except OSError:
@@ -234,6 +260,12 @@ class BundleFolders:
         await asyncio.to_thread(_keep_facts, bundle, facts)
         return facts
 
+    def _begin(self, code: ProjectCode, fresh: Path) -> None:
+        # Locked, since a project's folder with nothing in it may be about to be removed.
+        with self._lock(fcntl.LOCK_SH):
+            code.make()
+            fresh.mkdir(mode=0o700)
+
     @contextmanager
     def _lock(self, kind: int) -> Iterator[None]:
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -244,9 +276,8 @@ class BundleFolders:
             os.close(descriptor)
 
     def get_ready(self) -> None:
-        """Make the folders."""
-        for folder in (self._folder, self._bundles, self._environments.folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder, and remove what was not used for long."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.remove_unused()
 
 
@@ -269,7 +300,7 @@ def _batches(manifest: Manifest) -> Iterator[_Batch]:
 
 
 def _make_files(folder: Path, manifest: Manifest) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for file in manifest.files:
         path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)

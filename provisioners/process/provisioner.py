@@ -115,7 +115,7 @@ class ProcessProvisioner(Provisioner):
         if digest is None:
             project = await parts.local.open(function.docker_image)
         else:
-            project = await parts.code.open(function.version_id, digest)
+            project = await parts.code.open(function.project_name, function.version_id, digest)
         await asyncio.to_thread(parts.launcher.check, project)
         return PreparedFunction()
 
@@ -154,7 +154,7 @@ class ProcessProvisioner(Provisioner):
         digest = digest_of(request.docker_image)
         if digest is None:
             return await parts.local.open(request.docker_image)
-        return await parts.code.open(request.version_id, digest)
+        return await parts.code.open(request.project_name, request.version_id, digest)
 
     async def observe(self, worker: WorkerRecord) -> WorkerObservation:
         """Judge by the lock and the files in the worker's folder."""
@@ -266,7 +266,6 @@ class ProcessProvisioner(Provisioner):
         folder.get_ready()
         python = config.python or base_python()
         environments = Environments(
-            folder.code / "environments",
             python=python,
             build_seconds=config.build_seconds,
             uv=config.uv,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioners.code.project_code import ProjectCode
 from tests.support.provisioners.bundles_in_memory import Bundles
 from tests.support.provisioners.process_backend import DEPLOYMENT, ProcessBackend
 
@@ -23,5 +24,12 @@ async def backend(tmp_path: Path, bundles: Bundles) -> AsyncIterator[ProcessBack
 
 
 @pytest.fixture
-def code(backend: ProcessBackend) -> Path:
+def all_code(backend: ProcessBackend) -> Path:
+    """That of all projects."""
     return backend.config.state_folder / DEPLOYMENT / "code"
+
+
+@pytest.fixture
+def code(all_code: Path) -> Path:
+    """That of the project that the backend's requests name."""
+    return ProjectCode.of(all_code, "project").folder

@@ -11,6 +11,7 @@ from core.ids import VersionId
 from provisioners.base import (
     UnrecoverableProvisioningError,
 )
+from provisioners.code.project_code import ProjectCode
 from provisioners.conformance import wait_for_end
 from provisioners.files import delete_tree
 from tests.support.bundles import contents_of
@@ -20,9 +21,10 @@ from tests.support.provisioners.bundles_in_memory import (
     Bundles,
     another,
     files_of,
+    make_old,
     output_of,
 )
-from tests.support.provisioners.process_backend import ProcessBackend
+from tests.support.provisioners.process_backend import ProcessBackend, exists, run
 
 
 async def test_a_bundle_becomes_a_folder_of_read_only_files(
@@ -130,3 +132,75 @@ async def test_a_damaged_piece_is_noticed(
     ):
         await backend.provisioner.prepare(backend.function_for(image))
     assert list((code / "bundles").iterdir()) == []
+
+
+def names_in(folder: Path, pattern: str = "*") -> set[str]:
+    return {path.name for path in folder.glob(pattern)}
+
+
+async def test_no_project_shares_a_folder_with_another(
+    backend: ProcessBackend, bundles: Bundles, all_code: Path
+) -> None:
+    """Both have the same bundle. What one of them does to its own is not seen by the other."""
+    image = bundles.add(DEPENDS_ON_TINY)
+    names = ("project", "other", "../../project", "x" * 64)
+    for name in names:
+        function = replace(backend.function_for(image), project_name=name)
+        await backend.provisioner.prepare(function)
+    homes = ProjectCode.all_in(all_code)
+    assert len(homes) == len(names)
+    assert names_in(all_code) == {"lock", *(home.folder.name for home in homes)}
+    evil = ProjectCode.of(all_code, "other")
+    for file in (
+        files_of(evil.folder, image) / "program.py",
+        *evil.environments.glob("*/venv/lib/python*/site-packages/tiny.py"),
+    ):
+        file.chmod(0o600)
+        file.write_bytes(b"print('evil')\nvalue = 'evil'\n")
+    assert await output_of(backend, image) == "42"
+    request = replace(backend.request_for(image), project_name="other")
+    assert (await run(backend, request))[1] == ["evil"]
+
+
+async def test_what_was_left_before_projects_had_folders_of_their_own_goes_when_it_is_old(
+    backend: ProcessBackend, bundles: Bundles, all_code: Path
+) -> None:
+    """Workers that were started before the upgrade still run from there."""
+    for name in ("bundles/aa", "bundles/bb", "environments/cc", "uv-cache"):
+        (all_code / name).mkdir(parents=True)
+        (all_code / name / "used").touch()
+    (all_code / "environments" / "cc.lock").touch()
+    os.utime(all_code / "bundles" / "aa" / "used", (0, 0))
+    await (await another(backend, bundles)).close()
+    assert names_in(all_code, "*/??") == {"bb", "cc"}
+
+    make_old(all_code)
+    await (await another(backend, bundles)).close()
+    assert names_in(all_code) == {
+        "lock",
+        "bundles",
+        "environments",
+        "uv-cache",
+    }
+    # Nothing has been in there for long.
+    for folder in ("bundles", "environments"):
+        os.utime(all_code / folder, (0, 0))
+    await (await another(backend, bundles)).close()
+    assert names_in(all_code) == {"lock"}
+
+
+async def test_the_folder_of_a_project_that_is_not_used_any_more_goes_as_a_whole(
+    backend: ProcessBackend, bundles: Bundles, code: Path
+) -> None:
+    image = bundles.add(DEPENDS_ON_TINY)
+    await backend.provisioner.prepare(backend.function_for(image))
+    make_old(code)
+    await (await another(backend, bundles)).close()
+    assert names_in(code, "bundles/*") == set()
+    await (await another(backend, bundles)).close()
+    assert exists(code)
+    for folder in ("bundles", "environments"):
+        os.utime(code / folder, (0, 0))
+    await (await another(backend, bundles)).close()
+    assert not exists(code)
+    assert await output_of(backend, image) == "42"
