@@ -83,7 +83,7 @@ async def _run(console: Console, *, keep: bool) -> int:
         async with running_stack(options) as stack:
             console.print(f"... ready after {time.monotonic() - began:.1f} s, API {stack.api_url}")
             project = Path(shutil.copytree(_EXAMPLE, Path(folder) / "project"))
-            calls = _calls(Path(folder) / "attempts")
+            calls = _calls(_make_shared_folder(Path(folder)) / "attempts")
             async with _api(stack) as http, _ending_all(http):
                 await _deploy(console, http, project, calls)
                 await _watch(console, http, calls)
@@ -117,6 +117,15 @@ async def _delete_projects(http: httpx.AsyncClient) -> None:
     while projects:
         await asyncio.sleep(0.05)
         projects = (await _request(http, "GET", "/projects"))["projects"]
+
+
+def _make_shared_folder(folder: Path) -> Path:
+    """Make a folder that functions write to, which are another user than root."""
+    folder.chmod(0o711)
+    shared = folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    return shared
 
 
 def _make_data_folder(folder: Path) -> Path:

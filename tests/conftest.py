@@ -4,6 +4,7 @@ import gc
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -12,6 +13,7 @@ from temporalio.client import Client
 from core.settings import RegistrySettings, TemporalSettings
 from core.temporal.client import connect
 from registry.database.engine import Registry
+from tests.support.folders import open_to_all
 from tests.support.harness import ControlPlane, running_control_plane
 from tests.support.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
 
@@ -62,6 +64,12 @@ def servers(request: pytest.FixtureRequest) -> Addresses:
     if workerinput is not None:
         return cast("Addresses", workerinput["servers"])
     return request.config.stash[_SERVERS].start()
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder that functions may write to, whatever user they are."""
+    return open_to_all(tmp_path)
 
 
 @pytest.fixture

@@ -135,6 +135,8 @@ class Build:
 
     async def _execute(self, command: Sequence[str]) -> int:
         with self._log.open("ab") as log:
+            # An index may be named with a password.
+            self._log.chmod(0o600)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self._files,
@@ -144,6 +146,8 @@ class Build:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=[self._lock],
+                # What they install is read by another user.
+                umask=0o022,
             )
         try:
             return await process.wait()
@@ -223,7 +227,7 @@ def _copy_writable(source: Path, target: Path) -> None:
     # Without the modes, which are read-only.
     for folder, _, names in os.walk(source):
         fresh = target / Path(folder).relative_to(source)
-        fresh.mkdir(mode=0o700)
+        fresh.mkdir(mode=0o755)
         for name in names:
             shutil.copyfile(Path(folder) / name, fresh / name)
             fresh.joinpath(name).chmod(Path(folder, name).stat().st_mode | 0o600)

@@ -101,6 +101,8 @@ async def compile_python(folder: Path, *, python: Path) -> None:
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
         env={},
+        # Workers, which may be another user, read what it writes.
+        umask=0o022,
     )
     try:
         # It ends by itself, at its limits.

@@ -81,7 +81,8 @@ class Environments:
             if await asyncio.to_thread((folder / "used").exists):
                 return
             await asyncio.to_thread(delete_tree, folder)
-            await asyncio.to_thread(folder.mkdir, mode=0o700)
+            await asyncio.to_thread(folder.mkdir)
+            await asyncio.to_thread(folder.chmod, 0o755)
             _log.info("environment_is_built", key=folder.name, source=dependencies.source)
             await Build(
                 folder,

@@ -23,7 +23,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,7 @@ class BundleFolders:
         reader: reads the projects' files.
         environments: makes the virtual environments.
         keep_seconds: how long that stays which is not used.
+        give: gives a project's folder to the user of its workers, to be read; in any thread.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class BundleFolders:
         reader: FactsReader,
         environments: Environments,
         keep_seconds: float,
+        give: Callable[[str, Path], None],
     ) -> None:
+        self._give = give
         self._folder = folder
         self._trash = trash
         self._python = python
@@ -264,7 +267,8 @@ class BundleFolders:
         # Locked, since a project's folder with nothing in it may be about to be removed.
         with self._lock(fcntl.LOCK_SH):
             code.make()
-            fresh.mkdir(mode=0o700)
+            self._give(code.project_name, code.folder)
+            fresh.mkdir()
 
     @contextmanager
     def _lock(self, kind: int) -> Iterator[None]:
@@ -277,7 +281,9 @@ class BundleFolders:
 
     def get_ready(self) -> None:
         """Make the folder, and remove what was not used for long."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Workers pass through it to the folder of their project.
+        self._folder.chmod(0o711)
         self.remove_unused()
 
 
@@ -338,4 +344,5 @@ def _finish(fresh: Path, manifest: Manifest) -> None:
         os.utime(path, (_MODIFIED, _MODIFIED))
     for folder, _, _ in os.walk(fresh / "files"):
         Path(folder).chmod(0o555)
+    fresh.chmod(0o755)
     (fresh / "used").touch()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioners.base import UnrecoverableProvisioningError
 from provisioners.code.confined import FactsReader
 from provisioners.code.facts import ProjectFacts
 from provisioners.code.project import PROJECT_FILE, Project, folder_error, folder_of, project_of
@@ -28,10 +29,12 @@ class LocalFolders:
 
     Args:
         reader: reads the files.
+        closed: a folder that no project is in: the provisioner's own, with the code of all.
     """
 
-    def __init__(self, reader: FactsReader) -> None:
+    def __init__(self, reader: FactsReader, *, closed: Path) -> None:
         self._reader = reader
+        self._closed = closed
         self._known: OrderedDict[Path, _Known] = OrderedDict()
 
     async def open(self, docker_image: str) -> Project:
@@ -42,6 +45,9 @@ class LocalFolders:
             ProvisionerError: it may work later.
         """
         folder = folder_of(docker_image)
+        if await asyncio.to_thread(_is_in, folder, self._closed):
+            message = f"The folder {folder} is the control plane's own"
+            raise UnrecoverableProvisioningError(message)
         return project_of(await self._facts(folder), folder, environment_folder=folder / ".venv")
 
     async def _facts(self, folder: Path) -> ProjectFacts:
@@ -61,6 +67,10 @@ class LocalFolders:
             if len(self._known) > _MOST:
                 self._known.popitem(last=False)
         return facts
+
+
+def _is_in(folder: Path, other: Path) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
 
 
 def _state_of(folder: Path) -> _State:

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -25,6 +25,8 @@ class ProjectCode:
     """Where the code of one project is."""
 
     folder: Path
+    project_name: str = field(default="", compare=False)
+    """Only known of a project that is asked for by its name."""
 
     @classmethod
     def of(cls, code: Path, project_name: str) -> "ProjectCode":
@@ -34,7 +36,8 @@ class ProjectCode:
             code: holds the code of all projects.
             project_name: as users know it.
         """
-        return cls(code / hashlib.sha256(project_name.encode()).hexdigest()[:32])
+        key = hashlib.sha256(project_name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return cls(code / key, project_name)
 
     @classmethod
     def all_in(cls, code: Path) -> "list[ProjectCode]":
@@ -58,8 +61,11 @@ class ProjectCode:
 
     def make(self) -> None:
         """Make the folders, unless they are there. This is the one place where they are made."""
-        for folder in (self.folder, self.bundles, self.environments):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self.bundles, self.environments):
+            # Who may enter the folder above may read them.
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
 
     def entries(self) -> Iterator[Path]:
         """Give each bundle and environment, what is half-made among them."""

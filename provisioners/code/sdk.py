@@ -1,8 +1,6 @@
 """The SDK, as programs that run code bundles find it, and the interpreter that runs it."""
 
-import compileall
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -28,25 +26,3 @@ def installed_sdk() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def link_sdk(home: Path, package: Path) -> Path:
-    """Make the folder `home` hold the package `control_plane` and nothing else; return it."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = home / "control_plane"
-    if link.is_symlink() and link.readlink() == package:
-        return home
-    fresh = home / f".control_plane-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(package)
-    fresh.replace(link)
-    return home
-
-
-def compile_sdk(package: Path) -> None:
-    """Compile once what each worker would compile by itself, as it cannot write there.
-
-    Where this process cannot write either, an installer has done it, as a rule. Without it a
-    worker starts some 30 ms later.
-    """
-    compileall.compile_dir(package, quiet=2)

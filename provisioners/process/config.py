@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.settings import Settings, load
 from provisioners.code.build import find_uv
+from provisioners.process.confinement.users import USUAL_UIDS, UidRange
 from provisioners.process.warm.parents import WarmLimits
 
 
@@ -27,10 +28,20 @@ class ProcessProvisionerSettings(Settings):
 
     At least two: no call lasts longer than one.
     """
+    process_worker_uids: str = USUAL_UIDS
+    """Where root runs the server: user ids for workers, one for each project."""
+    process_workers_as_root: bool = False
+    """Where root runs the server: run workers as root too, with all that root may do."""
     process_warm_parents: int = Field(default=16, ge=0, le=1000)
     """Warm parents at the same time; 0: every worker starts cold."""
     process_warm_idle_seconds: float = Field(default=300, ge=1, le=86_400)
     """Seconds after which an unused warm parent ends."""
+
+    @field_validator("process_worker_uids")
+    @classmethod
+    def _is_a_range(cls, value: str) -> str:
+        UidRange.parse(value)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,10 @@ class ProcessProvisionerConfig:
     """Installs dependencies; without it, pip does."""
     warm: WarmLimits = field(default_factory=WarmLimits)
     """What is kept for warm starts, for projects that ask for it."""
+    worker_uids: UidRange = field(default_factory=lambda: UidRange.parse(USUAL_UIDS))
+    """Users for workers, one for each project, where root runs the server."""
+    workers_as_root: bool = False
+    """Run workers as root all the same."""
 
     @classmethod
     def from_environment(cls, *, usual_state_folder: Path | None = None) -> Self:
@@ -76,6 +91,8 @@ class ProcessProvisionerConfig:
             log_limit_bytes=settings.process_log_limit_mb * 2**20,
             build_seconds=settings.process_build_seconds,
             keep_code_seconds=settings.process_code_days * 86_400,
+            worker_uids=UidRange.parse(settings.process_worker_uids),
+            workers_as_root=settings.process_workers_as_root,
             warm=WarmLimits(
                 parents=settings.process_warm_parents,
                 idle_seconds=settings.process_warm_idle_seconds,

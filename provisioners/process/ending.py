@@ -17,16 +17,20 @@ from provisioners.process.identity import (
     with_environment,
     without_zombies,
 )
+from provisioners.process.scratch import Scratch
 
 _CLEANUP_SECONDS = 2.0
 _IN_USE_SECONDS = 1.0
 
 
-def settle(folder: WorkerFolder, shim: ProcessIdentity | None) -> WorkerObservation:
+def settle(
+    folder: WorkerFolder, scratch: Scratch, shim: ProcessIdentity | None
+) -> WorkerObservation:
     """Find out how a worker is, and clear away what a killed shim left of it.
 
     Args:
         folder: the worker's folder, which may not exist.
+        scratch: what the worker could write to.
         shim: the worker's shim, for the case that it does not.
     """
     try:
@@ -39,7 +43,7 @@ def settle(folder: WorkerFolder, shim: ProcessIdentity | None) -> WorkerObservat
         started = folder.started()
         if started is None:
             return _judge_without_files(shim, "it was ended before it had started")
-        return folder.ended() or _clear_away(folder, started)
+        return folder.ended() or _clear_away(folder, scratch, started)
     finally:
         os.close(lock)
 
@@ -53,10 +57,11 @@ def _judge_without_files(shim: ProcessIdentity | None, otherwise: str) -> Exited
     return Exited(cause=Cause.WORKER_LOST, detail="its folder was deleted")
 
 
-def _clear_away(folder: WorkerFolder, started: StartRecord) -> Exited | Unknown:
+def _clear_away(folder: WorkerFolder, scratch: Scratch, started: StartRecord) -> Exited | Unknown:
     # The kernel kills the program together with the shim. Its children are found by their cgroup,
     # or, where there is none, by variables that all of them inherit.
-    marks = (f"TMPDIR={folder.temporary}", f"HOME={folder.home}")
+    # The last is of workers that were started before there were scratch folders.
+    marks = (*scratch.marks(), f"HOME={folder.path}/home")
 
     def find() -> list[int]:
         return [*without_zombies(processes_in(started.cgroups)), *with_environment(*marks)]
@@ -71,8 +76,8 @@ def _clear_away(folder: WorkerFolder, started: StartRecord) -> Exited | Unknown:
     return Exited(cause=Cause.WORKER_LOST, detail=reason)
 
 
-def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
-    """Delete the folder of a worker that is gone, and its cgroups; fine if there are none.
+def discard(folder: WorkerFolder, scratch: Scratch, *, trash: Path, cgroups: list[Path]) -> None:
+    """Delete the folders of a worker that is gone, and its cgroups; fine if there are none.
 
     A call that looks at it at this moment is waited for, up to a second.
 
@@ -90,9 +95,14 @@ def discard(folder: WorkerFolder, *, trash: Path, cgroups: list[Path]) -> None:
     try:
         started = folder.started()
         remove([*cgroups, *(started.cgroups if started else [])])
-        # In one step, so that no later call finds half a folder.
+        # In one step each, so that no later call finds half a folder; and the one last by which
+        # the other is found.
         discarded = trash / f"{folder.path.name}-{os.urandom(8).hex()}"
+        scratch_discarded = discarded.with_suffix(".scratch")
+        with suppress(FileNotFoundError):
+            scratch.path.rename(scratch_discarded)
         folder.path.rename(discarded)
     finally:
         os.close(lock)
-    delete_tree(discarded)
+    for path in (discarded, scratch_discarded):
+        delete_tree(path)

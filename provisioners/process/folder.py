@@ -1,5 +1,8 @@
 """One worker's folder: which files it holds, and what they say together with the lock.
 
+No worker can reach it, where workers are other users than the server (`confinement`): what a
+program may write to lies elsewhere (`scratch.py`).
+
 | lock | worker.json | exit.json | meaning |
 |---|---|---|---|
 | free | no | no | nothing of the worker ever ran |
@@ -8,7 +11,7 @@
 | free | yes | no | its shim was killed: the worker is lost, and never started again |
 
 `terminate.json` is the tombstone: with it nothing is started any more. The shim
-(`shim.py`) writes worker.json and exit.json.
+(`programs/shim.py`) writes worker.json and exit.json.
 """
 
 import fcntl
@@ -23,7 +26,11 @@ from typing import Any
 
 from core.states import Cause
 from provisioners.base import Exited
+from provisioners.files import UnfitFileError, read_regular_file
 from provisioners.process.identity import ProcessIdentity
+
+_MAX_BYTES = 2**20
+"""Of one file. What the shim writes has some hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +51,6 @@ class WorkerFolder:
     path: Path
 
     @property
-    def work(self) -> Path:
-        """The program's current folder."""
-        return self.path / "work"
-
-    @property
-    def home(self) -> Path:
-        """The program's HOME."""
-        return self.path / "home"
-
-    @property
-    def temporary(self) -> Path:
-        """The program's TMPDIR."""
-        return self.path / "tmp"
-
-    @property
     def output(self) -> Path:
         """What the program printed."""
         return self.path / "output.log"
@@ -70,8 +62,7 @@ class WorkerFolder:
 
     def create(self) -> None:
         """Make the folder; fine if it is there."""
-        for folder in (self.path, self.work, self.home, self.temporary):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def try_lock(self) -> int | None:
         """Take the lock: a descriptor to close, or None if another process has it.
@@ -94,7 +85,8 @@ class WorkerFolder:
 
     def _lock(self, kind: int) -> int | None:
         path = self.path / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -183,14 +175,14 @@ class WorkerFolder:
         return latest
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """Read a file; empty if it was damaged by a loss of power (files are not fsynced)."""
+        """Read a file; empty if it was damaged, as by a loss of power (files are not fsynced)."""
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_bytes())
+            content = json.loads(read_regular_file(self.path / name, limit=_MAX_BYTES))
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, RecursionError, UnfitFileError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self._temporary_file(content).rename(self.path / name)

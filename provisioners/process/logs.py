@@ -1,9 +1,11 @@
 """The output files of workers: reads them as complete lines, and tells when they have grown."""
 
+import os
 from pathlib import Path
 
 from core.ids import ExecutionId
 from provisioners.base import LogPage
+from provisioners.files import UnfitFileError, open_regular
 
 PAGE_BYTES = 2**20
 PAGE_LINES = 10_000
@@ -25,10 +27,10 @@ def read_page(path: Path, *, offset: str, ended: bool, max_line_bytes: int) -> L
     start = int(offset or 0)
     page_bytes = max(PAGE_BYTES, 2 * max_line_bytes)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             file.seek(start)
             data = file.read(page_bytes)
-    except FileNotFoundError:
+    except (FileNotFoundError, UnfitFileError):
         return LogPage(lines=[], next_offset=offset)
     lines: list[str] = []
     position = 0
@@ -90,6 +92,6 @@ class OutputSizes:
 def size_of(path: Path) -> int:
     """Give the size of a file; 0 if it does not exist."""
     try:
-        return path.stat().st_size
+        return path.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
         return 0

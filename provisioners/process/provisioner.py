@@ -11,10 +11,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -39,14 +42,16 @@ from provisioners.code.environments import Environments
 from provisioners.code.folders import BundleFolders
 from provisioners.code.local import LocalFolders
 from provisioners.code.project import Project
-from provisioners.code.sdk import base_python, compile_sdk, installed_sdk, link_sdk
-from provisioners.process import shim
+from provisioners.code.sdk import base_python, installed_sdk
 from provisioners.process.cgroups import Cgroups, find_cgroups, remove
 from provisioners.process.config import ProcessProvisionerConfig
+from provisioners.process.confinement.confiner import Confiner
+from provisioners.process.confinement.published import publish_programs, publish_sdk
+from provisioners.process.confinement.users import WorkerUsers, why_not_other_users
 from provisioners.process.ending import discard, settle
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.identity import ProcessIdentity, end_of, send_to
-from provisioners.process.launch import Launcher, Reaper, compiled_shim
+from provisioners.process.launch import Launcher, Reaper
 from provisioners.process.logs import OutputSizes, read_page, size_of
 from provisioners.process.record import elsewhere, shim_in
 from provisioners.process.start import WorkerStart
@@ -56,8 +61,12 @@ from provisioners.process.warm.parents import CGROUP_PREFIX, WarmParents
 KILL_MARGIN_SECONDS = 5.0
 """How long after the deadline a shim may take to end its worker, before it is killed itself."""
 _START_SECONDS = 15.0
+_THREADS = 8
 
 _log = structlog.get_logger(__name__)
+
+_Result = TypeVar("_Result")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 class ProcessProvisioner(Provisioner):
@@ -75,6 +84,8 @@ class ProcessProvisioner(Provisioner):
         self._reaper = Reaper()
         self._output = OutputSizes()
         self._parts: _Parts | None = None
+        # Of their own: whatever holds up starts and installations, workers are observed and ended.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="observe")
 
     @classmethod
     def from_environment(cls, *, data_folder: Path | None = None) -> Self:
@@ -105,6 +116,7 @@ class ProcessProvisioner(Provisioner):
             await parts.code.close()
             parts.reader.close()
         self._reaper.close()
+        self._threads.shutdown(wait=False)
         if parts is not None:
             parts.launcher.cgroups.release()
 
@@ -116,7 +128,7 @@ class ProcessProvisioner(Provisioner):
             project = await parts.local.open(function.docker_image)
         else:
             project = await parts.code.open(function.project_name, function.version_id, digest)
-        await asyncio.to_thread(parts.launcher.check, project)
+        await asyncio.to_thread(parts.launcher.check, function.project_name, project)
         return PreparedFunction()
 
     async def provision(self, request: WorkerRequest) -> WorkerRecord:
@@ -125,6 +137,7 @@ class ProcessProvisioner(Provisioner):
         start = WorkerStart(
             request,
             self._folder(request.execution_id),
+            parts.folder.scratch(request.execution_id),
             project=await self._fetch(request),
             launcher=parts.launcher,
             warm=parts.warm,
@@ -164,7 +177,8 @@ class ProcessProvisioner(Provisioner):
         folder = self._folder(worker.execution_id)
         if folder.is_locked():
             return Running()
-        return await asyncio.to_thread(settle, folder, shim_in(worker))
+        scratch = self._started().folder.scratch(worker.execution_id)
+        return await self._in_thread(settle, folder, scratch, shim_in(worker))
 
     async def wait(self, worker: WorkerRecord, *, timeout: float) -> WorkerObservation:
         """Wait for the end of the shim, and look at the size of the output meanwhile."""
@@ -202,7 +216,8 @@ class ProcessProvisioner(Provisioner):
             raise ProvisionerError(other_machine)
         loop = asyncio.get_running_loop()
         folder = self._folder(execution_id)
-        deadline = await asyncio.to_thread(_close_folder, folder, grace)
+        scratch = self._started().folder.scratch(execution_id)
+        deadline = await self._in_thread(_close_folder, folder, grace)
         # asyncio's clock is the monotonic clock, as in the tombstone.
         for number, until in (
             (signal.SIGTERM, deadline + KILL_MARGIN_SECONDS),
@@ -210,7 +225,7 @@ class ProcessProvisioner(Provisioner):
         ):
             asked: ProcessIdentity | None = None
             while True:
-                observation = await asyncio.to_thread(settle, folder, shim_in(worker))
+                observation = await self._in_thread(settle, folder, scratch, shim_in(worker))
                 if isinstance(observation, Exited):
                     self._output.drop(execution_id)
                     return observation
@@ -234,19 +249,21 @@ class ProcessProvisioner(Provisioner):
         """Read the output file."""
         path = self._folder(worker.execution_id).output
         size = size_of(path)
-        page = await asyncio.to_thread(
-            read_page,
-            path,
-            offset=offset,
-            ended=ended,
-            max_line_bytes=self._config.max_line_bytes,
+        page = await self._in_thread(
+            partial(
+                read_page,
+                path,
+                offset=offset,
+                ended=ended,
+                max_line_bytes=self._config.max_line_bytes,
+            )
         )
         self._output.note_page(worker.execution_id, page, offset=offset, size=size)
         return page
 
     async def list_workers(self) -> list[ExecutionId]:
         """List the workers' folders."""
-        return await asyncio.to_thread(self._started().folder.list_workers)
+        return await self._in_thread(self._started().folder.list_workers)
 
     async def forget(self, execution_id: ExecutionId) -> None:
         """Delete a worker's folder.
@@ -257,19 +274,22 @@ class ProcessProvisioner(Provisioner):
         self._output.drop(execution_id)
         parts = self._started()
         cgroups = parts.launcher.cgroups.folders_of(execution_id)
-        await asyncio.to_thread(
-            discard, self._folder(execution_id), trash=parts.folder.trash, cgroups=cgroups
+        await self._in_thread(
+            partial(
+                discard,
+                self._folder(execution_id),
+                parts.folder.scratch(execution_id),
+                trash=parts.folder.trash,
+                cgroups=cgroups,
+            )
         )
 
     def _make_parts(self, bundles: BundleSource, folder: StateFolder) -> "_Parts":
         config = self._config
         folder.get_ready()
         python = config.python or base_python()
-        environments = Environments(
-            python=python,
-            build_seconds=config.build_seconds,
-            uv=config.uv,
-        )
+        users, uids = self._make_users(folder), config.worker_uids
+        confiner = Confiner(users=users, deployment=folder.deployment)
         reader = FactsReader()
         code = BundleFolders(
             folder.code,
@@ -277,18 +297,20 @@ class ProcessProvisioner(Provisioner):
             trash=folder.trash,
             python=python,
             reader=reader,
-            environments=environments,
+            environments=Environments(
+                python=python, build_seconds=config.build_seconds, uv=config.uv
+            ),
             keep_seconds=config.keep_code_seconds,
+            give=confiner.give_code,
         )
         code.get_ready()
-        own_python = config.python is None
         package = installed_sdk()
-        if package is not None and own_python:
-            compile_sdk(package)
         launcher = Launcher(
             python=python,
-            shim=compiled_shim(folder.root) if own_python else Path(shim.__file__),
-            sdk_home=link_sdk(folder.sdk, package) if package else None,
+            programs=publish_programs(folder.root),
+            compiled=config.python is None,
+            sdk_home=publish_sdk(folder.root, package) if package else None,
+            confiner=confiner,
             cgroups=find_cgroups(folder.stack_name) if config.use_cgroups else Cgroups(),
             log_limit_bytes=config.log_limit_bytes,
             passed_environment=config.passed_environment,
@@ -302,11 +324,19 @@ class ProcessProvisioner(Provisioner):
         warm = None
         if config.warm.parents:
             warm = WarmParents(
-                folder.warm, trash=folder.trash, launcher=launcher, limits=config.warm
+                folder.warm,
+                folder.scratches,
+                trash=folder.trash,
+                launcher=launcher,
+                limits=config.warm,
+                reaper=self._reaper,
             )
             warm.get_ready()
         _log.info(
             "process_provisioner_ready",
+            workers_user=f"one of {uids.first} to {uids.last} for each project"
+            if users
+            else "the server's own",
             memory_limit=cgroups.describe("memory") or "RLIMIT_DATA, for each process by itself",
             cpu_limit=cgroups.describe("cpu") or "not enforced",
             process_limit=cgroups.describe("pids") or "not enforced",
@@ -316,10 +346,32 @@ class ProcessProvisioner(Provisioner):
             folder=folder,
             reader=reader,
             code=code,
-            local=LocalFolders(reader),
+            local=LocalFolders(reader, closed=folder.root),
             launcher=launcher,
             warm=warm,
         )
+
+    def _make_users(self, folder: StateFolder) -> WorkerUsers | None:
+        """Give what knows the workers' users; None, with a warning, where they are root."""
+        uids = self._config.worker_uids
+        reason = why_not_other_users(uids)
+        if self._config.workers_as_root:
+            reason = "PROCESS_WORKERS_AS_ROOT is set"
+        if reason is None:
+            users = WorkerUsers(folder.users, uids)
+            users.get_ready()
+            return users
+        if os.geteuid() == 0:
+            _log.warning(
+                "workers_are_root", reason=reason, effect="a function can do all that root can"
+            )
+        return None
+
+    async def _in_thread(
+        self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
+    ) -> _Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
 
     def _started(self) -> "_Parts":
         if self._parts is None:

@@ -5,12 +5,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from core.bundles import digest_of
 from provisioners.base import ProvisionerError, WorkerRecord, WorkerRequest
-from provisioners.code.project import Project, open_project
+from provisioners.code.project import Project
+from provisioners.files import read_regular_file
 from provisioners.process.folder import WorkerFolder
 from provisioners.process.launch import Launcher, Reaper
 from provisioners.process.record import record_of
+from provisioners.process.scratch import Scratch
 from provisioners.process.warm.parents import WarmParents
 
 
@@ -20,6 +21,7 @@ class WorkerStart:
     Args:
         request: what is asked for.
         folder: of the worker.
+        scratch: what the worker may write to.
         project: the code, if it is known already.
         launcher: starts shims.
         warm: forks shims; None where there are no warm starts.
@@ -33,6 +35,7 @@ class WorkerStart:
         self,
         request: WorkerRequest,
         folder: WorkerFolder,
+        scratch: Scratch,
         *,
         project: Project | None,
         launcher: Launcher,
@@ -42,6 +45,7 @@ class WorkerStart:
         self.project = project
         self._request = request
         self._folder = folder
+        self._scratch = scratch
         self._launcher = launcher
         self._warm = warm
         self._reaper = reaper
@@ -75,38 +79,33 @@ class WorkerStart:
             if self._launched:
                 raise ProvisionerError(f"The worker's shim has failed: {_tail(folder.shim_log)}")
             if self.project is None:
-                self.project = _open(request.docker_image)
+                raise ProvisionerError("The worker's folder has just been deleted")
             pid = None
             if self._warm is not None and not self._tried_warm:
                 self._tried_warm = True
-                pid = self._warm.start_worker(request, self.project, folder, lock=lock)
-                # A forked one that was given up may just have come up.
-                started = folder.started() if pid is None else None
+                pid = self._warm.start_worker(
+                    request, self.project, folder, self._scratch, lock=lock
+                )
+                # Also one that was given up may just have come up.
+                started = folder.started()
                 if started is not None:
                     return record_of(request.execution_id, folder, started.shim)
             if pid is None:
-                pid = self._launcher.launch(request, self.project, folder, lock)
+                pid = self._launcher.launch(request, self.project, folder, self._scratch, lock)
                 self._launched = True
         except OSError as error:
             raise ProvisionerError(f"The worker cannot be started: {error}") from error
         finally:
             if lock is not None:
                 os.close(lock)
-        # A forked one becomes a child of this process when its parent dies, if this one is init.
         with suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._reaper.watch, pid)
         return None
 
 
-def _open(docker_image: str) -> Project:
-    if digest_of(docker_image) is not None:
-        raise ProvisionerError("The worker's folder has just been deleted")
-    return open_project(docker_image)
-
-
 def _tail(path: Path) -> str:
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = read_regular_file(path, limit=2**16).decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return lines[-1][:500] if lines else "it left no message"

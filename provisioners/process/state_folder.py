@@ -6,7 +6,11 @@
 | `<deployment>/code/` | code bundles and their environments (`provisioners/code/folders.py`) |
 | `<deployment>/warm/` | the folders of warm parents |
 | `<deployment>/trash/` | what is being deleted; emptied at the next start |
-| `sdk/`, `shim-*.pyc` | what the workers of all deployments are run with |
+| `w/` | what workers may write to (`scratch.py`); short, since programs put sockets below it |
+| `users/` | which user each project's workers are (`confinement/users.py`) |
+| `sdk-*/`, `programs-*/` | what the workers of all deployments are run with |
+
+Workers can reach only `w/`, the code and the last two, where they are other users than the server.
 """
 
 import hashlib
@@ -19,6 +23,7 @@ from core.ids import ExecutionId
 from provisioners.base import UnrecoverableProvisioningError
 from provisioners.files import delete_tree
 from provisioners.process.folder import WorkerFolder
+from provisioners.process.scratch import Scratch, Scratches
 
 _EXECUTION_ID = re.compile(r"exe-[0-9a-f]{32}")
 
@@ -52,9 +57,14 @@ class StateFolder:
         return self.root / self.deployment / "warm"
 
     @property
-    def sdk(self) -> Path:
-        """The folder through which workers import the SDK, and nothing else."""
-        return self.root / "sdk"
+    def users(self) -> Path:
+        """Says which user each project's workers are."""
+        return self.root / "users"
+
+    @property
+    def scratches(self) -> Scratches:
+        """The folders that workers may write to."""
+        return Scratches(self.root / "w")
 
     @property
     def stack_name(self) -> str:
@@ -78,6 +88,10 @@ class StateFolder:
             # Its owner could make us run anything; the default is in a shared folder.
             message = f"The state folder {self.root} belongs to another user"
             raise UnrecoverableProvisioningError(message)
+        self.scratches.get_ready()
+        # Workers pass through, and cannot look around; what is in here has modes of its own.
+        for folder in (self.root, self.root / self.deployment):
+            folder.chmod(0o711)
         for leftover in self.trash.iterdir():
             delete_tree(leftover)
 
@@ -90,6 +104,10 @@ class StateFolder:
         if not _EXECUTION_ID.fullmatch(execution_id):
             raise UnrecoverableProvisioningError(f"{execution_id!r} is not an execution id")
         return WorkerFolder(self.workers / execution_id)
+
+    def scratch(self, execution_id: ExecutionId) -> Scratch:
+        """Give what a worker may write to, which may not exist."""
+        return self.scratches.of(execution_id)
 
     def list_workers(self) -> list[ExecutionId]:
         """List the executions that have a folder."""

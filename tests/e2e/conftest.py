@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import RegistrySettings
-from tests.support.folders import server_folder
+from tests.support.folders import open_to_all, server_folder
 from tests.support.servers import TEMPLATE_DATABASE, Addresses, fresh_database
 from tests.support.stack.stack import Stack, environment_for
 
@@ -14,7 +14,9 @@ from tests.support.stack.stack import Stack, environment_for
 def stack(servers: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that all tests share which leave its two processes alone."""
     with fresh_database(servers, template=TEMPLATE_DATABASE) as settings, ExitStack() as exits:
-        running = Stack(tmp_path_factory.mktemp("stack"), environment_for(settings, servers))
+        running = Stack(
+            open_to_all(tmp_path_factory.mktemp("stack")), environment_for(settings, servers)
+        )
         exits.callback(running.close)
         yield running
 

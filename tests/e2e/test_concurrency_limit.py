@@ -175,6 +175,7 @@ def test_never_more_workers_than_the_limit_whoever_is_killed(
     (folder / "control-plane.toml").write_text(f"command = {json.dumps(command)}\n")
     marks = tmp_path / "marks"
     marks.touch()
+    marks.chmod(0o666)
     spec = function_spec("limited", concurrency=LIMIT, retries=retries, timeout=3600)
     version = own_stack.caller.deploy(folder, spec)
     with connect(registry_settings, database=registry_settings.postgres_db) as database:

@@ -9,6 +9,7 @@ from threading import Event
 import pytest
 
 from core.settings import RegistrySettings
+from tests.support.folders import open_to_all
 from tests.support.harness import function_spec
 from tests.support.provisioners.example_server import KEY, ExampleServer
 from tests.support.provisioners.http_peer import Answer, Call, HttpPeer, forwarding_to
@@ -43,7 +44,7 @@ class ExternalStack(Stack):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleServer]:
-    server = ExampleServer(tmp_path_factory.mktemp("external"))
+    server = ExampleServer(open_to_all(tmp_path_factory.mktemp("external")))
     yield server
     server.close()
 
@@ -53,7 +54,7 @@ def external(
     servers: Addresses, server: ExampleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ExternalStack]:
     with fresh_database(servers, template=TEMPLATE_DATABASE) as settings:
-        folder = tmp_path_factory.mktemp("stack")
+        folder = open_to_all(tmp_path_factory.mktemp("stack"))
         stack = ExternalStack(folder, environment_for(settings, servers), server)
         yield stack
         stack.close()
@@ -248,6 +249,7 @@ def test_a_crash_before_the_worker_is_recorded_doubles_nothing_and_leaves_nothin
     """The server has made the worker, and the Temporal worker dies before it hears of it."""
     marks = tmp_path / "marks"
     marks.mkdir()
+    open_to_all(marks)
     loses = LosesAnswers(own_server)
     with HttpPeer(loses) as peer:
         environment = environment_for(registry_settings, servers)

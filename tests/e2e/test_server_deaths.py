@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import RegistrySettings
+from tests.support.folders import open_to_all
 from tests.support.harness import function_spec
 from tests.support.servers import Addresses
 from tests.support.stack.caller import Invocation
@@ -37,6 +38,7 @@ class Marks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "marks"
         self.folder.mkdir()
+        open_to_all(self.folder)
 
     def count(self) -> int:
         return len(list(self.folder.iterdir()))

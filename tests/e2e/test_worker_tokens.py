@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.folders import open_to_all
 from tests.support.harness import function_spec
 from tests.support.stack.caller import Caller, Invocation, Version
 from tests.support.stack.processes import Json
@@ -38,7 +39,7 @@ class Holder:
 @pytest.fixture(scope="module")
 def holder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Holder]:
     """One worker that runs for all tests of this module."""
-    gate = tmp_path_factory.mktemp("holder") / "gate"
+    gate = open_to_all(tmp_path_factory.mktemp("holder")) / "gate"
     version = stack.caller.deploy(PROJECT, function_spec("environment"), function_spec("greet"))
     call = version.invoke("environment", str(gate))
     seen = call.until(lambda s: s["executions"] and s["executions"][0]["output"])

@@ -28,11 +28,20 @@ def server_folder(prefix: str) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Only now others may take it for abandoned.
         folder = made.rename(made.with_name(f"{_PREFIX}{prefix}-{made.name[4:]}"))
-        folder.chmod(0o711)
+        open_to_all(folder)
         yield folder
         shutil.rmtree(folder)
     finally:
         os.close(lock)
+
+
+def open_to_all(folder: Path) -> Path:
+    """Let functions write to a folder of pytest's: root runs them as users of their own."""
+    folder.chmod(0o1777)
+    for parent in folder.parents:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(0o711)
+    return folder
 
 
 def _delete_abandoned(parent: Path) -> None:

@@ -1,7 +1,7 @@
-"""One warm parent, as the Temporal worker holds it: its process, and the way to it.
+"""One warm parent, as the Temporal worker holds it: its keeper, and the way to that.
 
-The process itself is `parent_program`; how many there are, and for how long, is decided in
-`parents`.
+The processes are `programs.keeper` and `programs.parent_program`; how many there are, and for how
+long, is decided in `parents`.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ from provisioners.process.identity import (
     with_environment,
     without_zombies,
 )
-from provisioners.process.warm import parent_program
+from provisioners.process.programs import messages as parent_messages
+from provisioners.process.scratch import Scratch
 
 ANSWER_SECONDS = 5.0
 """For so long an answer of a parent or of its child is waited for, before a worker starts cold."""
@@ -52,9 +53,14 @@ class WarmParent:
     """One parent process."""
 
     def __init__(
-        self, folder: WorkerFolder, cgroups: list[Path], loop: asyncio.AbstractEventLoop
+        self,
+        folder: WorkerFolder,
+        scratch: Scratch,
+        cgroups: list[Path],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.folder = folder
+        self.scratch = scratch
         self.cgroups = cgroups
         self.loop = loop
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -68,8 +74,7 @@ class WarmParent:
         os.close(output)
         self.sending = threading.Lock()
         """Held while `control` is used or closed: its number must not change its meaning."""
-        self.pid = 0
-        self.pidfd = -1
+        self.keeper: ProcessIdentity | None = None
         self.began = self.used = time.monotonic()
         self.ready = False
         self.given_up = False
@@ -147,25 +152,24 @@ class WarmParent:
         return ""
 
     def end(self) -> None:
-        """Kill it, and what its import has left running."""
+        """Have the keeper kill it and what its import has left running; workers run on."""
         with self.sending:
+            self.control.settimeout(_CLEANUP_SECONDS)
+            with suppress(OSError):
+                self.control.shutdown(socket.SHUT_WR)
+                while self.control.recv(parent_messages.MAX_ANSWER):
+                    pass
             self.control.close()
         os.close(self.output)
         self.close_their_ends()
-        if self.pidfd >= 0:
-            send(self.pidfd, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-            os.close(self.pidfd)
-        clear_away(self.folder, self.cgroups)
+        clear_away(self.scratch, self.cgroups)
 
 
-def clear_away(folder: WorkerFolder, cgroups: list[Path]) -> None:
-    """Kill what a parent has left: its shims have left its cgroups and have other environments."""
-    mark = f"TMPDIR={folder.temporary}"
+def clear_away(scratch: Scratch, cgroups: list[Path]) -> None:
+    """Kill what a parent has left: its workers have left its cgroups, with other environments."""
 
     def find() -> list[int]:
-        return [*without_zombies(processes_in(cgroups)), *with_environment(mark)]
+        return [*without_zombies(processes_in(cgroups)), *with_environment(*scratch.marks())]
 
     kill_matching(find, within=_CLEANUP_SECONDS)
     remove(cgroups)
@@ -173,21 +177,25 @@ def clear_away(folder: WorkerFolder, cgroups: list[Path]) -> None:
 
 @contextmanager
 def watch_for_end(parent: WarmParent) -> Iterator[None]:
-    """Set `over` when the process ends."""
+    """Set `over` when the process ends: the keeper closes its end of the way to it."""
 
     def ended() -> None:
-        parent.loop.remove_reader(parent.pidfd)
-        if not parent.over.is_set() and not parent.given_up:
-            parent.reason = "its process has ended"
-            # Before it was ready, it would end again.
-            parent.lasting = not parent.ready
-            parent.over.set()
+        with suppress(BlockingIOError):
+            try:
+                if parent.control.recv(parent_messages.MAX_ANSWER):
+                    return  # it has no more to say
+            except ConnectionError:
+                pass
+            parent.loop.remove_reader(parent.control)
+            if not parent.over.is_set() and not parent.given_up:
+                parent.reason = "its process has ended"
+                parent.over.set()
 
-    parent.loop.add_reader(parent.pidfd, ended)
+    parent.loop.add_reader(parent.control, ended)
     try:
         yield
     finally:
-        parent.loop.remove_reader(parent.pidfd)
+        parent.loop.remove_reader(parent.control)
 
 
 async def until_ready(parent: WarmParent, *, seconds: float) -> None:
@@ -210,11 +218,11 @@ async def until_ready(parent: WarmParent, *, seconds: float) -> None:
         parent.give_up(error)
     except OSError:
         # It has ended without an answer, or it is to end.
-        await parent.over.wait()
-        words = parent.last_output_line()
-        parent.reason += f": {words}" if words else ""
+        if not parent.over.is_set():
+            words = parent.last_output_line()
+            text = f"its process has ended{f': {words}' if words else ''}"
+            parent.give_up(NoWarmStartError(text, lasting=True))
     else:
-        parent.control.settimeout(ANSWER_SECONDS)
         parent.used = time.monotonic()
         parent.ready = not parent.over.is_set()
 
@@ -228,14 +236,14 @@ def _answer(connection: socket.socket) -> dict[str, Any]:
     """
     data = b""
     while not data.endswith(b"\n"):
-        piece = connection.recv(parent_program.MAX_ANSWER)
-        if not piece:
-            raise ConnectionResetError("it has ended")
+        piece = connection.recv(parent_messages.MAX_ANSWER)
         data += piece
-    content: dict[str, Any] = json.loads(data)
-    if "refusal" in content:
-        raise NoWarmStartError(content["refusal"], lasting=content["lasting"])
-    return content
+        if not piece or len(data) > parent_messages.MAX_ANSWER:
+            raise ConnectionResetError("it has ended")
+    try:
+        return parent_messages.checked(data)
+    except parent_messages.RefusedError as error:
+        raise NoWarmStartError(str(error), lasting=error.lasting) from None
 
 
 def _has_ended(pidfd: int, *, within: float) -> bool:

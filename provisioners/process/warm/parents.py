@@ -1,8 +1,8 @@
 """Warm starts: parents that have imported a function's modules, and fork its workers.
 
-A parent (`parent_program`) is started beside the first worker of a function whose project asks
-for it, and used from the next one on. Each belongs to this process and ends with it; there is
-nothing to be found again. Whatever goes wrong with one, the worker starts cold.
+A parent (`programs.parent_program`, below `programs.keeper`) is started beside the first worker of
+a function whose project asks for it, and used from the next one on. Each belongs to this process
+and ends with it; there is nothing to be found again. Whatever goes wrong, the worker starts cold.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from provisioners.base import ProvisionerError, ResourceSpec, WorkerRequest
 from provisioners.code.project import Project, interpreter_of
 from provisioners.code.sdk import runner_in
 from provisioners.files import delete_tree
-from provisioners.process import shim
 from provisioners.process.folder import WorkerFolder
-from provisioners.process.launch import EVERY_SIGNAL, Launcher
-from provisioners.process.warm import parent_program
+from provisioners.process.launch import EVERY_SIGNAL, Launcher, Reaper
+from provisioners.process.programs import keeper, parent_program
+from provisioners.process.scratch import Scratch, Scratches
 from provisioners.process.warm.handle import (
     NoWarmStartError,
     WarmParent,
@@ -60,6 +60,7 @@ class WarmLimits:
 class _Key:
     """What the workers of one parent have in common."""
 
+    project_name: str
     version_id: str
     function_name: str
     docker_image: str
@@ -69,6 +70,7 @@ class _Key:
     @classmethod
     def of(cls, request: WorkerRequest, project: Project) -> "_Key":
         return cls(
+            project_name=request.project_name,
             version_id=request.version_id,
             function_name=request.function_name,
             docker_image=request.docker_image,
@@ -82,15 +84,26 @@ class WarmParents:
 
     Args:
         folder: holds the parents' folders.
+        scratches: hold what the parents may write to.
         trash: on the same file system; emptied at the next start.
         launcher: knows what workers get.
         limits: how many, and for how long.
+        reaper: gets the pids of keepers.
     """
 
     def __init__(
-        self, folder: Path, *, trash: Path, launcher: Launcher, limits: WarmLimits
+        self,
+        folder: Path,
+        scratches: Scratches,
+        *,
+        trash: Path,
+        launcher: Launcher,
+        limits: WarmLimits,
+        reaper: Reaper,
     ) -> None:
         self._all = folder
+        self._scratches = scratches
+        self._reaper = reaper
         self._folder = folder
         self._trash = trash
         self._launcher = launcher
@@ -159,7 +172,13 @@ class WarmParents:
         task.add_done_callback(self._tasks.discard)
 
     def start_worker(
-        self, request: WorkerRequest, project: Project, folder: WorkerFolder, *, lock: int
+        self,
+        request: WorkerRequest,
+        project: Project,
+        folder: WorkerFolder,
+        scratch: Scratch,
+        *,
+        lock: int,
     ) -> int | None:
         """Fork a worker, and give its shim's pid. In any thread.
 
@@ -175,8 +194,10 @@ class WarmParents:
             return None
         parent.used = time.monotonic()
         message = {
-            "arguments": self._launcher.shim_arguments(request, project, folder),
-            "environment": self._launcher.environment(request.environment, project, folder),
+            "arguments": self._launcher.shim_arguments(request, project, folder, scratch),
+            "environment": self._launcher.environment(
+                request, request.environment, project, scratch
+            ),
         }
         try:
             return parent.start_worker(message, lock=lock)
@@ -196,15 +217,15 @@ class WarmParents:
         )
         parent: WarmParent | None = None
         try:
-            parent = await asyncio.to_thread(self._make, key, asyncio.get_running_loop())
+            parent = await asyncio.to_thread(self._make, key, request, asyncio.get_running_loop())
             self._parents[key] = parent
             if self._closing:
                 return
             self._spawn(key, request, parent)
+            await until_ready(parent, seconds=self._limits.import_seconds)
+            if parent.ready:
+                log.info("warm_parent_ready", seconds=round(parent.used - parent.began, 3))
             with watch_for_end(parent):
-                await until_ready(parent, seconds=self._limits.import_seconds)
-                if parent.ready:
-                    log.info("warm_parent_ready", seconds=round(parent.used - parent.began, 3))
                 await self._until_over(parent)
         except OSError as error:
             log.warning("warm_starts_refused", reason=f"no parent can be started: {error}")
@@ -220,58 +241,64 @@ class WarmParents:
                     log.info("warm_parent_ended", workers=parent.starts, reason=parent.reason)
             del self._parents[key]
 
-    def _make(self, key: _Key, loop: asyncio.AbstractEventLoop) -> WarmParent:
+    def _make(
+        self, key: _Key, request: WorkerRequest, loop: asyncio.AbstractEventLoop
+    ) -> WarmParent:
         folder = WorkerFolder(self._folder / f"{CGROUP_PREFIX}{secrets.token_hex(8)}")
         folder.create()
+        scratch = self._scratches.of(folder.path.name)
+        scratch.create(self._launcher.confiner.user_of(request.project_name))
         cgroups = self._launcher.cgroups.create(folder.path.name, key.resource_spec)
-        return WarmParent(folder, cgroups, loop)
+        return WarmParent(folder, scratch, cgroups, loop)
 
     def _spawn(self, key: _Key, request: WorkerRequest, parent: WarmParent) -> None:
-        # Here on the event loop, since the kernel ends it with the thread that has started it.
-        launcher, project, folder = self._launcher, key.project, parent.folder
+        launcher, project, scratch = self._launcher, key.project, parent.scratch
         if launcher.sdk_home is None:
             raise FileNotFoundError("the SDK is not installed")
         options = {
-            "shim": shim.__file__,
             "sdk_home": str(launcher.sdk_home),
             "runner": str(runner_in(launcher.sdk_home)),
             "function": key.function_name,
             "project": str(project.folder),
-            "folder": str(folder.path),
-            "cgroups": [str(cgroup) for cgroup in parent.cgroups],
-            "outside": [str(cgroup) for cgroup in launcher.cgroups.own()],
-            "data_limit": launcher.data_limit(key.resource_spec),
-            "provisioner": os.getpid(),
         }
         known = {
             name: value
             for name, value in request.environment.items()
             if name.startswith(("CONTROL_PLANE_", "MULTINODE_")) and name.endswith(_KNOWN_BEFORE)
         }
-        environment = launcher.environment(known, project, folder)
+        environment = launcher.environment(request, known, project, scratch)
         environment[parent_program.SPACE] = "-" * _SPACE_BYTES
-        command = [
-            *interpreter_of(project, python=launcher.python),
-            parent_program.__file__,
-            json.dumps(options),
-        ]
-        control = parent.their_control
-        parent.pid = os.posix_spawn(
-            command[0],
-            command,
-            environment,
+        keeper_options = {
+            "environment": environment,
+            "command": [
+                *interpreter_of(project, python=launcher.python),
+                str(launcher.programs / "parent_program.py"),
+                json.dumps(options),
+            ],
+            "folder": str(parent.folder.path),
+            "work": str(scratch.work),
+            "cgroups": [str(cgroup) for cgroup in parent.cgroups],
+            "data_limit": launcher.data_limit(key.resource_spec),
+            "confinement": launcher.confinement(request.project_name, project, scratch),
+        }
+        python = str(launcher.python)
+        pid = os.posix_spawn(
+            python,
+            [python, "-I", "-S", launcher.program("keeper")],
+            {},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, parent.their_output, 1),
                 (os.POSIX_SPAWN_DUP2, parent.their_output, 2),
-                (os.POSIX_SPAWN_DUP2, control, parent_program.CONTROL_DESCRIPTOR),
-                (os.POSIX_SPAWN_DUP2, parent.output, parent_program.OUTPUT_DESCRIPTOR),
+                (os.POSIX_SPAWN_DUP2, parent.their_control, keeper.CONTROL_DESCRIPTOR),
+                (os.POSIX_SPAWN_DUP2, parent.output, keeper.OUTPUT_DESCRIPTOR),
             ],
             setsid=True,
             setsigmask=[],
             setsigdef=EVERY_SIGNAL,
         )
-        parent.pidfd = os.pidfd_open(parent.pid)
+        self._reaper.watch(pid)
+        parent.control.send(json.dumps(keeper_options).encode())
         parent.close_their_ends()
 
     async def _until_over(self, parent: WarmParent) -> None:
@@ -303,10 +330,14 @@ class WarmParents:
         if lock is None:
             return False
         target = self._trash / f"{folder.path.name}-{secrets.token_hex(8)}"
+        scratch_target = target.with_suffix(".scratch")
+        with suppress(OSError):
+            self._scratches.of(folder.path.name).path.rename(scratch_target)
         with suppress(OSError):
             folder.path.rename(target)
         os.close(lock)
-        delete_tree(target)
+        for path in (scratch_target, target):
+            delete_tree(path)
         return True
 
     def _clear_after_another(self, owner: WorkerFolder) -> None:
@@ -318,7 +349,10 @@ class WarmParents:
             try:
                 for path in owner.path.iterdir():
                     if path.is_dir():
-                        clear_away(WorkerFolder(path), self._launcher.cgroups.folders_of(path.name))
+                        clear_away(
+                            self._scratches.of(path.name),
+                            self._launcher.cgroups.folders_of(path.name),
+                        )
                         self._delete(WorkerFolder(path))
                 if [entry.name for entry in owner.path.iterdir()] == ["lock"]:
                     delete_tree(owner.path)

@@ -20,6 +20,7 @@ from tests.proofs.chaos.load import Load
 from tests.proofs.chaos.report import say, say_faults, say_findings, say_recovery
 from tests.proofs.chaos.storm import Storm
 from tests.proofs.chaos.tasks import TaskMaker
+from tests.support.folders import open_to_all
 from tests.support.stack.processes import processes_that_mention
 
 PROJECT_FOLDER = Path(__file__).parent / "project"
@@ -78,6 +79,7 @@ def _plan(cluster: Cluster, options: Options) -> list[Fault]:
 def _load(plane: Plane, http: aiohttp.ClientSession, *, options: Options, folder: Path) -> Load:
     marks = folder / f"marks-{plane.name}"
     marks.mkdir()
+    open_to_all(marks)
     maker, probes = (
         TaskMaker(
             options.seed,

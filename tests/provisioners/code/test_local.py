@@ -30,7 +30,7 @@ async def reader() -> AsyncIterator[CountingReader]:
 
 
 async def test_each_state_of_a_folder_is_read_once(tmp_path: Path, reader: CountingReader) -> None:
-    folders = LocalFolders(reader)
+    folders = LocalFolders(reader, closed=tmp_path / "closed")
     image = tmp_path.as_uri()
     file = tmp_path / "control-plane.toml"
     with pytest.raises(UnrecoverableProvisioningError, match="holds neither"):
@@ -66,7 +66,7 @@ async def test_each_state_of_a_folder_is_read_once(tmp_path: Path, reader: Count
 async def test_a_folder_that_is_gone_is_not_remembered(
     tmp_path: Path, reader: CountingReader
 ) -> None:
-    folders = LocalFolders(reader)
+    folders = LocalFolders(reader, closed=tmp_path / "closed")
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "main.py").touch()

@@ -1,16 +1,13 @@
 """Which projects the process provisioner takes, and what it says of the others."""
 
 import os
-import shutil
 import stat
-from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
 from provisioners.code.project import arguments_of, open_project
-from provisioners.code.sdk import compile_sdk, installed_sdk
 
 PYTHON = Path("/usr/bin/python3")
 
@@ -120,15 +117,3 @@ def test_bare_commands_are_found_on_the_path(tmp_path: Path) -> None:
     assert arguments == ["-c", "true"]
     with pytest.raises(UnrecoverableProvisioningError, match="'sh' was not found"):
         arguments_of(project, path=str(tmp_path), python=PYTHON, sdk_home=None)
-
-
-def test_the_sdk_is_compiled_for_workers(tmp_path: Path) -> None:
-    """A worker runs as another user, who cannot keep what it has compiled."""
-    package = installed_sdk()
-    assert package is not None
-    copy = tmp_path / "control_plane"
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    compile_sdk(copy)
-    sources = list((copy / "runner").glob("*.py"))
-    assert sources
-    assert all(Path(cache_from_source(str(source))).exists() for source in sources)

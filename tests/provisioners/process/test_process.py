@@ -147,7 +147,7 @@ class TestStart:
 
         _, lines = await run(process_backend, process_backend.request_for(project.as_uri()))
 
-        sdk = process_backend.config.state_folder / "sdk"
+        [sdk] = process_backend.config.state_folder.glob("sdk-*")
         assert lines == [f"-I -u {sdk}/control_plane/runner/__main__.py", str(python)]
         assert [entry.name for entry in sdk.iterdir()] == ["control_plane"]
         assert (sdk / "control_plane" / "__init__.py").is_file()

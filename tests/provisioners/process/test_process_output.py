@@ -47,7 +47,7 @@ wait_for_release()
         folder = backend.worker_folder(request.execution_id)
 
         async def printed() -> bool:
-            return exists(folder / "printed")
+            return exists(backend.scratch(request.execution_id).path / "printed")
 
         await until(printed, what="100 MiB are printed", timeout=30)
         peak = memory_peak(started(backend, request).shim.pid)

@@ -166,6 +166,7 @@ def function():
         def alike(line: str) -> str:
             for request in requests:
                 line = line.replace(request.execution_id, "exe")
+                line = line.replace(request.execution_id[-12:], "exe")
             # Paths that the import has learnt are those of the process that has imported.
             return re.sub(r"^(SET_BY_THE_IMPORT) .*", r"\1", line)
 

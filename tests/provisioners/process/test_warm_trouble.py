@@ -18,6 +18,7 @@ from tests.support.provisioners.warm_parents import (
     cold,
     cold_start,
     gone,
+    living_parent,
     no_parents,
     parent_processes,
 )
@@ -89,8 +90,7 @@ class TestTrouble:
         image = warm_backend.project("print('ran')")
         for number in range(12):
             request = warm_backend.request_for(image)
-            await warm_backend.warm_first.warm_up(request)
-            [parent] = parent_processes(warm_backend)
+            parent = await living_parent(warm_backend, request)
             # From before the fork to after the start.
             timer = threading.Timer(number * 0.0015, os.kill, (parent, signal.SIGKILL))
             timer.start()

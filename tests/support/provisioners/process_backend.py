@@ -18,6 +18,7 @@ from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.folder import StartRecord, WorkerFolder
 from provisioners.process.identity import with_environment
 from provisioners.process.provisioner import ProcessProvisioner
+from provisioners.process.scratch import Scratch, Scratches
 
 DEPLOYMENT = "test"
 PYTHON = str(base_python())
@@ -130,14 +131,17 @@ class ProcessBackend(Backend):
     def worker_folder(self, execution_id: ExecutionId) -> Path:
         return self.workers / execution_id
 
+    def scratch(self, execution_id: ExecutionId) -> Scratch:
+        return Scratches(self.config.state_folder / "w").of(execution_id)
+
     def starts(self, execution_id: ExecutionId) -> int:
         try:
-            return len((self.worker_folder(execution_id) / "starts").read_text())
+            return len((self.scratch(execution_id).path / "starts").read_text())
         except FileNotFoundError:
             return 0
 
     def release(self, execution_id: ExecutionId) -> None:
-        (self.worker_folder(execution_id) / "release").touch()
+        (self.scratch(execution_id).path / "release").touch()
 
     async def another(self) -> ProcessProvisioner:
         other = ProcessProvisioner(self.config)
@@ -147,9 +151,7 @@ class ProcessBackend(Backend):
 
     def processes_of(self, execution_id: ExecutionId) -> list[int]:
         """All processes of a worker, its shim included, by the environment they inherited."""
-        return with_environment(
-            f"TMPDIR={WorkerFolder(self.worker_folder(execution_id)).temporary}"
-        )
+        return with_environment(*self.scratch(execution_id).marks())
 
     async def close(self) -> None:
         """End all workers; fails if one cannot be ended or leaves something behind."""

@@ -85,7 +85,9 @@ class WarmBackend(ProcessBackend):
         self._projects += 1
         project = self.folder / (name or f"project-{self._projects}")
         project.mkdir()
+        project.chmod(0o777)
         (project / "main.py").write_text(code)
+        (project / "main.py").chmod(0o666)
         (project / "control-plane.toml").write_text(f"warm = {warm}\n")
         return project.as_uri()
 

@@ -7,17 +7,19 @@ from provisioners.base import WorkerRequest
 from provisioners.conformance import until, wait_for_end
 from provisioners.process.identity import without_zombies
 from provisioners.process.provisioner import ProcessProvisioner
-from tests.support.provisioners.process_backend import process_ids
+from tests.support.provisioners.process_backend import arguments_of, process_ids
 from tests.support.provisioners.warm_backend import WarmBackend
 
 
 def parent_processes(backend: WarmBackend) -> list[int]:
     """The processes of all warm parents, and what their imports have started."""
     found = []
-    mark = f"TMPDIR={backend.workers.parent}/warm/".encode()
+    mark = b"\0HOME=" + bytes(backend.config.state_folder / "w") + b"/"
     for pid in without_zombies(process_ids()):
         with suppress(OSError):
-            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            of_parent = mark in environment and b"_EXECUTION_ID=" not in environment
+            if of_parent and b"keeper.py" not in arguments_of(pid):
                 found.append(pid)
     return found
 
@@ -49,6 +51,19 @@ async def settled(backend: WarmBackend, request: WorkerRequest) -> bool:
 
     await until(over, what="the warm parent is ready or given up", timeout=60)
     return warm.is_ready_for(request, project)
+
+
+async def living_parent(backend: WarmBackend, request: WorkerRequest) -> int:
+    """Wait for a function's only parent; one that was killed may still count for a moment."""
+    found: list[int] = []
+
+    async def there_is_one() -> bool:
+        await backend.warm_first.warm_up(request)
+        found[:] = parent_processes(backend)
+        return len(found) == 1
+
+    await until(there_is_one, what="there is one warm parent", timeout=60)
+    return found[0]
 
 
 async def gone(pid: int) -> None:

@@ -1,47 +1,55 @@
 """The warm parent: has imported the modules of one function, and forks workers.
 
-Run as `PYTHON FLAGS parent_program.py OPTIONS` by `parents`, where OPTIONS is a JSON
-object (`Options`). Descriptor 3 is one end of a pair of sockets. The Temporal worker has the other
-end, and no other process can reach it. What goes over it:
+Executed as `PYTHON FLAGS parent_program.py OPTIONS` by the keeper (`keeper`), where OPTIONS is a
+JSON object. Descriptor 3 is one end of a pair of sockets. The keeper has the other end. What goes
+over it:
 
 1. The parent says `ready`, or why no worker can be forked.
-2. For each worker it gets a byte and a fresh socket. It forks, and has no more to do with it. So
-   neither the execution's token nor anything else of a worker is ever in this process.
-3. The child becomes the worker's shim. It leaves this process's cgroups, and says its pid on the
-   socket. It gets the shim's arguments, the worker's environment, and the lock on the worker's
-   folder. From then on it is like a shim that was executed: it says `ready` and goes on
-   (`shim.supervise`), forks the program, and lets it run the function.
+2. For each worker it gets a byte and a fresh socket, whose other end the worker's shim has. It
+   forks, and has no more to do with it. So neither the execution's token nor anything else of a
+   worker is ever in this process.
+3. The child becomes the worker's *reaper*. It says `ready` on the socket, and gets the worker's
+   environment, the pipe for its output, and the doors to its cgroups. It forks the program, says
+   its pid, and lets it run at the shim's word. Then it collects what ends below it, says how the
+   program has ended, and waits to be killed. When the shim is gone it kills what it has, and ends.
 
-As the shim is what is forked here, it is the program's real parent, and all that holds for cold
-workers holds too: the kernel kills the program with the shim, and the shim gets its exit status.
-
-This process executes code of the user's: the import. It has the limits of one worker for that, dies
-with the Temporal worker, and must be single-threaded afterwards: after a fork only the thread that
-forked goes on, and locks that others held are held for ever. It has the environment of a worker,
-but for what tells one execution from another.
+This process and its children execute code of the user's: the import, and hooks at forks. They are
+of the project's user, and have no access to what the shim writes. This process has the limits of
+one worker, dies with the keeper, and must be single-threaded after the import: after a fork only
+the thread that forked goes on, and locks that others held are held for ever. It has the environment
+of a worker, but for what tells one execution from another.
 
 Standard library only; it runs under the project's interpreter.
 """
 
 # pathlib and contextlib are not imported, as everything here is found in the user's process:
-# ruff: noqa: PTH116, PTH208, SIM105, BLE001
+# ruff: noqa: PTH116, PTH120, PTH208, SIM105, BLE001
 
 import fcntl
 import gc
 import importlib
-import importlib.util
 import json
 import os
 import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from provisioners.process.programs import kernel
+    from provisioners.process.programs.messages import receive, refusal, send
+else:
+    sys.path.insert(0, os.path.dirname(__file__))
+    import kernel
+    from messages import receive, refusal, send
+
+    # The user's modules may have the same names.
+    del sys.path[0], sys.modules["kernel"], sys.modules["messages"]
 if TYPE_CHECKING:
-    from types import ModuleType
     from typing import Any, NoReturn
 
 CONTROL_DESCRIPTOR = 3
@@ -51,46 +59,37 @@ SPACE = "_CONTROL_PLANE_SPACE"
 """A long variable: its room in this process's memory later holds the worker's environment."""
 MAX_IMPORT_OUTPUT = 2**20
 """What an import prints is repeated in each worker's output; one that prints more never ends."""
-MAX_MESSAGE = 4 * 2**20
-MAX_ANSWER = 65536
 
 
 class Options:
     """What the argument says.
 
     Attributes:
-        shim: path of shim.
         sdk_home: folder that holds the package `control_plane`.
         runner: path of the program that a cold worker runs.
         function: name of the function.
         project: folder of the user's code.
-        folder: this process's own folder, with `work` and `lock`.
-        cgroups: cgroups that this process joins.
-        outside: cgroups that the shims join.
-        data_limit: RLIMIT_DATA in bytes; 0 = none.
-        provisioner: pid of the parent of this process.
     """
 
     def __init__(self, text: str) -> None:
         values = json.loads(text)
-        self.shim: str = values["shim"]
         self.sdk_home: str = values["sdk_home"]
         self.runner: str = values["runner"]
         self.function: str = values["function"]
         self.project: str = values["project"]
-        self.folder: str = values["folder"]
-        self.cgroups: list[str] = values["cgroups"]
-        self.outside: list[str] = values["outside"]
-        self.data_limit: int = values["data_limit"]
-        self.provisioner: int = values["provisioner"]
 
 
 class NotForkableError(Exception):
     """No worker can be forked from this process; the text says why."""
 
+    lasting = True
+    """Whether it would be so with another process."""
+
 
 class ChangedError(NotForkableError):
     """The code is not what it was when it was imported: another process may import it."""
+
+    lasting = False
 
 
 class StateBeforeImport:
@@ -129,28 +128,13 @@ class StateBeforeImport:
 class Parent:
     """The parent, and what its children need of it."""
 
-    def __init__(self, options: Options, shim: "ModuleType") -> None:
+    def __init__(self, options: Options) -> None:
         self.options = options
-        self.shim = shim
         self.control = socket.socket(fileno=CONTROL_DESCRIPTOR)
         self.control.set_inheritable(False)
-        self.limits = resource.getrlimit(resource.RLIMIT_DATA)
-        self.oom_score = shim.read_file("/proc/self/oom_score_adj").decode()
 
     def get_ready(self) -> None:
-        """Take on the limits of a worker."""
-        options, shim = self.options, self.shim
-        shim.prctl(shim.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != options.provisioner:
-            os._exit(1)
-        shim.prctl(shim.PR_SET_NO_NEW_PRIVS, 1)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if options.data_limit:
-            # Only the soft limit, so that the shims can be without it again.
-            resource.setrlimit(resource.RLIMIT_DATA, (options.data_limit, self.limits[1]))
-        shim.write_file("/proc/self/oom_score_adj", "500")
-        shim.join(options.cgroups)
-        os.chdir(f"{options.folder}/work")
+        """Prepare for what the import prints; all limits were set by the keeper."""
         os.set_inheritable(OUTPUT_DESCRIPTOR, False)
         try:
             fcntl.fcntl(OUTPUT_DESCRIPTOR, fcntl.F_SETPIPE_SZ, MAX_IMPORT_OUTPUT)
@@ -221,7 +205,7 @@ class Parent:
                 raise ChangedError(f"{path} has changed")
 
     def serve(self) -> "NoReturn":
-        """Fork a child for each worker, until the Temporal worker is gone."""
+        """Fork a child for each worker, until the keeper is gone."""
         while True:
             data, descriptors, _, _ = socket.recv_fds(self.control, 1, 1)
             if not data:
@@ -235,78 +219,145 @@ class Parent:
                     send(connection, refusal(error))
                     continue
                 if child == 0:
-                    self.become_shim(connection)
+                    Reaper(self, connection).run()
 
-    def become_shim(self, connection: socket.socket) -> "NoReturn":
-        """Be the child: the shim of one worker. Before it says `ready`, nothing has run."""
-        shim = self.shim
-        accepted = False
+
+class Reaper:
+    """The parent of one program: a child of the warm parent. Before its word nothing has run."""
+
+    def __init__(self, parent: Parent, connection: socket.socket) -> None:
+        self.parent = parent
+        self.connection = connection
+        self.wakeup, self.wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> "NoReturn":
+        """Fork the program, and collect what ends, until the shim is gone or kills this process."""
+        started = False
         try:
             gc.disable()
             os.setsid()
             mask = signal.pthread_sigmask(signal.SIG_SETMASK, [])
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            shim.write_file("/proc/self/oom_score_adj", self.oom_score)
-            resource.setrlimit(resource.RLIMIT_DATA, self.limits)
-            shim.join(self.options.outside)
-            # What the import has put into this process's folder stays while a worker may use it.
-            in_use = os.open(f"{self.options.folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(in_use, fcntl.LOCK_SH)
-            pid = os.getpid()
-            send(connection, {"pid": pid, "started": shim.start_time(pid)})
-            message, lock = receive(connection)
-            os.dup2(lock, shim.LOCK_DESCRIPTOR)  # in place of the control socket
-            os.close(lock)
-            self.control.detach()
-            worker = shim.Options(message["arguments"])
-            _open_at(0, os.devnull, os.O_RDONLY)
-            _open_at(1, os.devnull, os.O_WRONLY)
-            _open_at(
-                2, f"{worker.folder}/shim.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-            )
-            replace_environment(shim, message["environment"])
-            accepted = True
-            send(connection, {"ready": True})
-            connection.close()
-            run = lambda: self.become_program(mask, in_use)  # noqa: E731 - a function is no shorter
-            shim.supervise(worker, run=run, keep=(in_use,))
+            self.handle_signals()
+            self.parent.control.close()
+            # Orphans of the program come here.
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+            send(self.connection, {"ready": True})
+            message, descriptors = receive(self.connection)
+            output, *doors = descriptors
+            for door in doors:
+                os.write(door, b"0")
+                os.close(door)
+            replace_environment(message["environment"])
+            go_read, go_write = os.pipe()
+            program = os.fork()
+            if program == 0:
+                self.connection.close()
+                for descriptor in (go_write, self.wakeup, self.wakeup_write):
+                    os.close(descriptor)
+                self.become_program(message, mask, output=output, go=go_read)
+            # What else is open belongs to the program: modules may have opened it.
+            own = {self.connection.fileno(), self.wakeup, self.wakeup_write, go_write}
+            for descriptor in {go_read, output} - own:
+                os.close(descriptor)
+            kernel.close_descriptors(but=own)
+            send(self.connection, {"program": program})
+            started = True
+            if self.connection.recv(1) == b"g":
+                os.write(go_write, b"g")
+                os.close(go_write)
+                self.collect(program)
         except BaseException as error:
-            if accepted:
-                shim.write_shim_log(str(error) or type(error).__name__)
-            else:
-                send(connection, refusal(error))
+            if not started:
+                send(self.connection, refusal(error))
         finally:
             os._exit(1)
 
-    def become_program(self, mask: "set[Any]", in_use: int) -> "NoReturn":
-        """Be the child's child: run the function, in the state that the import has left."""
+    def handle_signals(self) -> None:
+        """Have the end of a child wake this process."""
+        signal.set_wakeup_fd(self.wakeup_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def collect(self, program: int) -> None:
+        """Collect what ends, and say so of the program; return when the shim is gone."""
+        poll = select.poll()
+        poll.register(self.wakeup, select.POLLIN)
+        poll.register(self.connection.fileno(), select.POLLIN)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid = 0
+            if pid == program:
+                self.connection.sendall(struct.pack("!I", status))
+            if pid:
+                continue
+            for descriptor, _ in poll.poll():
+                if descriptor == self.wakeup:
+                    os.read(self.wakeup, 4096)
+                elif not self.connection.recv(1):
+                    self.kill_all()
+                    return
+
+    def kill_all(self) -> None:
+        """Kill what is below, until nothing is; the shim, which does that as a rule, is gone."""
+        while True:
+            for pid in kernel.descendants(os.getpid()):
+                kernel.send_signal(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+    def become_program(
+        self, message: "dict[str, Any]", mask: "set[Any]", *, output: int, go: int
+    ) -> "NoReturn":
+        """Be the program: wait for the word, run the function in the state the import has left."""
+        parent = self.parent
         try:
-            os.close(in_use)
-            for number, handler in self.handlers.items():
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if message["data_limit"]:
+                limit = message["data_limit"]
+                resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            os.chdir(message["work"])
+            # End of file: the reaper has died, perhaps before PR_SET_PDEATHSIG was set here.
+            if os.read(go, 1) != b"g":
+                os._exit(1)
+            os.close(go)
+            for number, handler in parent.handlers.items():
                 if handler is not None and signal.getsignal(number) != handler:
                     signal.signal(number, handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for name, value in self.changes.items():
+            for name, value in parent.changes.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
             tempfile = sys.modules.get("tempfile")
-            if getattr(tempfile, "tempdir", None) == self.before.environment["TMPDIR"]:
+            if getattr(tempfile, "tempdir", None) == parent.before.environment["TMPDIR"]:
                 # Found out once, and kept: the parent's.
                 tempfile.tempdir = None  # type: ignore[union-attr] # it has the attribute
-            if self.collects:
+            if parent.collects:
                 gc.enable()
-            self.shim.write_all(1, self.output)
-            self.runner.run()
+            kernel.write_all(1, parent.output)
+            parent.runner.run()
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
 
 
-def replace_environment(shim: "ModuleType", environment: "dict[str, str]") -> None:
+def replace_environment(environment: "dict[str, str]") -> None:
     """Give this process another environment, also as others see it in /proc.
 
     There it is how the processes of a worker are found whose shim was killed. The kernel shows the
@@ -316,9 +367,9 @@ def replace_environment(shim: "ModuleType", environment: "dict[str, str]") -> No
     Raises:
         NotForkableError: there is not enough room.
     """
-    import ctypes  # noqa: PLC0415 - the shim has imported it
+    import ctypes  # noqa: PLC0415 - `kernel` has imported it
 
-    fields = shim.stat_fields(os.getpid())
+    fields = kernel.stat_fields(os.getpid())
     # man 5 proc: env_start and env_end are the fields 50 and 51; these begin with the third.
     start, end = int(fields[47]), int(fields[48])
     block = b"".join(
@@ -332,39 +383,6 @@ def replace_environment(shim: "ModuleType", environment: "dict[str, str]") -> No
     os.environ.update(kept | environment)
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, block, len(block))
-
-
-def refusal(error: BaseException) -> "dict[str, Any]":
-    """Say why no worker is forked, and whether that would be so again."""
-    # There may be room for another process later.
-    lasting = not isinstance(error, (ChangedError, BlockingIOError))
-    text = str(error) or type(error).__name__
-    return {"refusal": text[:2000], "lasting": lasting}
-
-
-def send(connection: socket.socket, content: "dict[str, Any]") -> None:
-    """Send one JSON object as a line; a peer that is gone is no error here."""
-    try:
-        connection.sendall(json.dumps(content).encode() + b"\n")
-    except OSError:
-        pass
-
-
-def receive(connection: socket.socket) -> "tuple[dict[str, Any], int]":
-    """Read one JSON object, a line, with a descriptor beside its first byte.
-
-    Raises:
-        OSError: the other side has closed.
-    """
-    data, descriptors, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 1)
-    while data and not data.endswith(b"\n"):
-        piece = connection.recv(MAX_MESSAGE)
-        if not piece:
-            break
-        data += piece
-    if not data.endswith(b"\n") or not descriptors:
-        raise OSError("the Temporal worker has given up this start")
-    return json.loads(data), descriptors[0]
 
 
 def _check_threads() -> None:
@@ -404,22 +422,11 @@ def _open_at(descriptor: int, path: str, flags: int) -> None:
     os.close(opened)
 
 
-def _load_shim(path: str) -> "ModuleType":
-    spec = importlib.util.spec_from_file_location("_control_plane_shim", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def main(argument: str) -> None:
     """Import, then fork until the end."""
     os.environ.pop(SPACE, None)
-    options = Options(argument)
-    shim = _load_shim(options.shim)
-    shim.close_descriptors(but={OUTPUT_DESCRIPTOR})
-    parent = Parent(options, shim)
+    kernel.close_descriptors(but={OUTPUT_DESCRIPTOR})
+    parent = Parent(Options(argument))
     try:
         parent.get_ready()
         parent.load()
