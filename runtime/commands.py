@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+_WORKERS_AS_ROOT = "PROCESS_WORKERS_AS_ROOT"
 
 
 class _KindOption(click.Option):
@@ -68,6 +69,34 @@ def table_options(command: F) -> F:
         help="Delete the tables, with everything in them, at the end. For development only.",
     )
     return create(delete(command))
+
+
+def workers_as_root_option(command: F) -> F:
+    """Add `--workers-as-root`."""
+    return click.option(
+        "--workers-as-root",
+        is_flag=True,
+        expose_value=False,
+        callback=_run_workers_as_root,
+        envvar=_WORKERS_AS_ROOT,
+        show_envvar=True,
+        help="If root runs this, run functions as root, too, who can do anything. Otherwise each "
+        "project's functions are a user of their own.",
+    )(command)
+
+
+def _run_workers_as_root(
+    context: click.Context,
+    parameter: click.Parameter,
+    value: bool,
+) -> None:
+    del context, parameter
+    if not value:
+        return
+    # A provisioner, which may be of another package, reads its settings from there.
+    os.environ[_WORKERS_AS_ROOT] = "1"
+    if os.geteuid() == 0:
+        click.echo("Warning: functions run as root, and can do all that root can.", err=True)
 
 
 @contextmanager

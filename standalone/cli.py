@@ -12,6 +12,7 @@ from runtime.commands import (
     expected_errors,
     provisioner_option,
     quick_imports,
+    workers_as_root_option,
 )
 
 
@@ -65,6 +66,7 @@ def _run(program: Coroutine[Any, Any, int]) -> None:
     help="Port of Temporal's web UI. Default: 8233 if it is free, else any free one.",
 )
 @provisioner_option(help_text="What makes the workers of executions.", default="process")
+@workers_as_root_option
 def up(
     *,
     data_folder: Path | None,
@@ -104,6 +106,7 @@ def up(
     is_flag=True,
     help="Leave the stack running at the end, to look around, until Ctrl-C.",
 )
+@workers_as_root_option
 def demo(*, keep: bool) -> None:
     """Start a stack in a temporary folder, call the example's functions, show what happens."""
     with quick_imports():

@@ -8,12 +8,14 @@ from runtime.commands import (
     provisioner_option,
     quick_imports,
     table_options,
+    workers_as_root_option,
 )
 
 
 @click.command()
 @provisioner_option(help_text="What makes the workers of executions.")
 @table_options
+@workers_as_root_option
 def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> None:
     """Run the Temporal worker; `loop` is the same as `worker`.
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import click
 from control_plane._console.exits import EPILOG
 
-from runtime.commands import ending_at_once, expected_errors, quick_imports
+from runtime.commands import (
+    ending_at_once,
+    expected_errors,
+    quick_imports,
+    workers_as_root_option,
+)
 
 if TYPE_CHECKING:
     from standalone.run.call import RunResult
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     help="Where a control plane that this starts keeps its data. Default: that of `up`, with "
     "-run at its end.",
 )
+@workers_as_root_option
 def run(
     *,
     target: str,

@@ -155,7 +155,7 @@ async def test_no_project_shares_a_folder_with_another(
         files_of(evil.folder, image) / "program.py",
         *evil.environments.glob("*/venv/lib/python*/site-packages/tiny.py"),
     ):
-        file.chmod(0o600)
+        file.chmod(0o644)
         file.write_bytes(b"print('evil')\nvalue = 'evil'\n")
     assert await output_of(backend, image) == "42"
     request = replace(backend.request_for(image), project_name="other")
