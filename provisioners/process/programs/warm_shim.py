@@ -69,6 +69,8 @@ class WarmStart:
             in_use = os.open(f"{self.parents_folder}/lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(in_use, fcntl.LOCK_SH)
             kernel.close_descriptors(but=kept | {in_use})
+            # While it is forked, the rest is received.
+            reaper = self.ask_for_reaper()
             pid = os.getpid()
             send(connection, {"pid": pid, "started": kernel.start_time(pid)})
             message, [lock] = receive(connection)
@@ -80,7 +82,7 @@ class WarmStart:
             log = os.open("shim.log", flags, 0o600)
             os.dup2(log, 2)
             os.close(log)
-            supervisor = self.get_reaper(options, message["environment"])
+            supervisor = self.get_program(reaper, options, message["environment"])
             accepted = True
             supervisor.go(options)
             send(connection, {"ready": True})
@@ -95,18 +97,28 @@ class WarmStart:
         finally:
             os._exit(1)
 
-    def get_reaper(self, options: shim.Options, environment: dict[str, str]) -> "WarmSupervisor":
-        """Have the parent fork a reaper, and give it what the worker needs.
+    def ask_for_reaper(self) -> socket.socket:
+        """Ask the parent for a reaper; give the way to it, on which it speaks first.
 
         Raises:
-            RefusedError: it does not.
-            OSError: it has ended.
+            OSError: the parent has ended.
         """
         own, theirs = socket.socketpair()
         own.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
             socket.send_fds(self.parent, [b"w"], [theirs.fileno()], socket.MSG_DONTWAIT)
         self.parent.close()
+        return own
+
+    def get_program(
+        self, own: socket.socket, options: shim.Options, environment: dict[str, str]
+    ) -> "WarmSupervisor":
+        """Give the reaper what the worker needs; get the program, which waits.
+
+        Raises:
+            RefusedError: there is none.
+            OSError: the reaper has ended.
+        """
         reaper = reaper_of(own)
         # The keeper kills what it does not know, when the parent ends.
         tell(self.channel, reaper)
@@ -132,6 +144,8 @@ class WarmStart:
         supervisor = WarmSupervisor(
             program, output, wakeup_read, connection=own, reaper=reaper, channel=self.channel
         )
+        # Only root can put a process into another cgroup.
+        supervisor.is_sealed = bool(options.cgroups) and options.confinement.uid != 0
         shim.handle_signals(supervisor, wakeup_write)
         return supervisor
 
@@ -155,6 +169,8 @@ class WarmSupervisor(shim.Supervisor):
         self.pidfd = os.pidfd_open(reaper)
         """Readable when the reaper has ended."""
         self.reaper_is_gone = False
+        self.is_sealed = False
+        """Whether all processes of the worker are in its cgroups."""
         self.program_started = kernel.start_time(program)
         self.channel = channel
         for source in (connection.fileno(), self.pidfd):
@@ -199,18 +215,26 @@ class WarmSupervisor(shim.Supervisor):
         pause = 0.01
         while not self.reaper_is_gone:
             shim.kill_cgroups(cgroups)
-            below = [pid for pid in kernel.descendants(self.reaper) if kernel.is_alive(pid)]
-            for pid in below or [self.reaper]:
+            for pid in self.below_reaper(cgroups) or [self.reaper]:
                 kernel.send_signal(pid, signal.SIGKILL)
             self.wait(pause)
             pause = min(pause * 1.5, 0.5)
-        # Orphans of a reaper that others have killed are the keeper's children.
-        # When that was killed too, what the cgroups know of is killed here.
-        tell(self.channel, 0)
+        if not self.is_sealed:
+            # Orphans of a reaper that others have killed are the keeper's children.
+            tell(self.channel, 0)
         while pids := [pid for pid in kernel.processes_in(cgroups) if kernel.is_alive(pid)]:
             for pid in pids:
                 kernel.send_signal(pid, signal.SIGKILL)
             self.wait(pause)
+
+    def below_reaper(self, cgroups: list[str]) -> list[int]:
+        """List the processes of the worker, without its reaper."""
+        if self.is_sealed:
+            # Without a look at all processes of the machine.
+            found = [pid for pid in kernel.processes_in(cgroups) if pid != self.reaper]
+        else:
+            found = kernel.descendants(self.reaper)
+        return [pid for pid in found if kernel.is_alive(pid)]
 
 
 def tell(channel: socket.socket, reaper: int) -> None:
