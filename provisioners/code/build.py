@@ -11,8 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
+from provisioners.code.confined import FactsReader
+from provisioners.code.confined_program import MAX_LOCK_BYTES
 from provisioners.code.facts import Dependencies
 from provisioners.code.sdk import DISTRIBUTION
+from provisioners.files import delete_tree
 
 _MAX_TEXT = 1_900
 """Characters of a failure's text: a little less than what is kept of it."""
@@ -20,11 +23,18 @@ _MAX_FIRST_LINE = 600
 _LOG_TAIL_BYTES = 16_384
 
 _PASSED = re.compile(
-    r"PATH|HOME|USER|LANG|LC_ALL|TZ|TMPDIR|(UV|PIP)_.*|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)"
-    r"|REQUESTS_CA_BUNDLE",
-    re.IGNORECASE,
+    r"PATH|LANG|LC_ALL|TZ|NETRC"
+    # Proxies, and whom to trust.
+    r"|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY"
+    r"|SSL_CERT_(FILE|DIR)|SSL_CLIENT_CERT|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    # Where packages come from.
+    r"|UV_(CONFIG_FILE|INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_STRATEGY|FIND_LINKS)"
+    r"|UV_INDEX_\w+_(USERNAME|PASSWORD)|UV_(NO_INDEX|OFFLINE|EXCLUDE_NEWER|KEYRING_PROVIDER)"
+    r"|UV_(INSECURE_HOST|NATIVE_TLS|SYSTEM_CERTS|HTTP_TIMEOUT|HTTP_RETRIES)"
+    r"|PIP_(CONFIG_FILE|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|TRUSTED_HOST|CERT)"
+    r"|PIP_(CLIENT_CERT|PROXY|DEFAULT_TIMEOUT|TIMEOUT|RETRIES|KEYRING_PROVIDER)"
 )
-"""What installers get of the Temporal worker's environment. They run code of the packages."""
+"""What installers get of the Temporal worker's environment, by name (docs/operations.md)."""
 
 _MAY_PASS = re.compile(
     r"error sending request|connection (refused|reset|aborted|error)|timed? ?out|dns error"
@@ -36,11 +46,22 @@ _ERROR = re.compile(r"(?:error:|\u00d7) *(.+)", re.IGNORECASE)
 _CAUSE = re.compile(r"(?:cause:|caused by:|[├╰]─▶) *(.+)", re.IGNORECASE)
 """As pip and uv write them: some versions of uv mark both with signs."""
 _OF_NO_USE = re.compile(r"$|Using Python \S+ environment at")
+_NO_WHEEL = re.compile(
+    r"attempted to build `([^`]+)`|Wheels are required for `([^`]+)`|(\S+) has no usable wheels"
+)
+_HOW_TO_BUILD = (
+    "this server builds no packages, as that runs their code. Take a version that has a wheel, put "
+    "a wheel into the project, or have the operator set CONTROL_PLANE_ALLOW_BUILDS=yes"
+)
 _CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")
 
 
 class Build:
     """Builds one environment.
+
+    Unless builds are allowed, an installer runs no code of packages. Its own option for that is not
+    enough: uv builds in spite of `--no-build` what is listed with `-e`, and what a list or the
+    project's own settings except with `no-binary`; pip builds what a wheel refers to by an address.
 
     Args:
         folder: of the environment; empty.
@@ -48,6 +69,10 @@ class Build:
         dependencies: what is installed.
         python: the interpreter that it is for.
         uv: the program; None for pip.
+        allow_builds: whether packages may be built, which runs their code.
+        cache: folder for what is downloaded, of this project only: with builds, what is in there
+            was made by their code.
+        reader: reads lists that are made of the user's files.
         seconds: time for all of it.
         lock: descriptor of the lock that installers hold, too.
     """
@@ -60,6 +85,9 @@ class Build:
         *,
         python: Path,
         uv: Path | None,
+        allow_builds: bool,
+        cache: Path,
+        reader: FactsReader,
         seconds: float,
         lock: int,
     ) -> None:
@@ -71,12 +99,17 @@ class Build:
         self._dependencies = dependencies
         self._python = python
         self._uv = uv
+        self._allow_builds = allow_builds
+        self._cache = cache
+        self._reader = reader
         self._seconds = seconds
         self._lock = lock
         self._log = folder / "log"
+        self._home = folder / "home"
         # Other files that a list names are looked for beside it.
-        beside_it = dependencies.requirements is None or not dependencies.is_plain
+        beside_it = dependencies.requirements is not None and not dependencies.is_plain
         self._requirements = (self._files if beside_it else folder) / "requirements.txt"
+        self._constraints = self._requirements.with_name("control-plane-constraints.txt")
 
     async def run(self) -> None:
         """Install the dependencies into the folder `venv`.
@@ -86,54 +119,84 @@ class Build:
                 installer's output.
             ProvisionerError: as it looks, only the network or the disk is in the way.
         """
+        self._check_installer()
         if self._copied is not None:
             await asyncio.to_thread(_copy_writable, self._copied, self._files)
-        if self._dependencies.requirements is not None:
-            await asyncio.to_thread(self._requirements.write_text, self._dependencies.requirements)
         try:
             async with asyncio.timeout(self._seconds):
-                for command in self._commands():
-                    if await self._execute(command):
-                        raise self._failure()
+                await self._install()
         except TimeoutError:
             raise UnrecoverableProvisioningError(
                 self._text(f"were not installed within {self._seconds:g} seconds")
             ) from None
+        finally:
+            await asyncio.to_thread(delete_tree, self._home)
 
-    def _commands(self) -> list[Sequence[str]]:
-        venv = self._folder / "venv"
-        own_python = str(venv / "bin" / "python")
-        if self._uv is None:
-            if self._dependencies.source == "uv.lock":
-                raise UnrecoverableProvisioningError(
-                    "The project has a uv.lock, and uv is not installed beside the Temporal "
-                    "worker. Install it there, or deploy a requirements.txt"
-                )
-            pip = (own_python, "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off")
-            return [
-                (str(self._python), "-I", "-m", "venv", str(venv)),
-                (*pip, "--disable-pip-version-check", "-r", str(self._requirements)),
-            ]
-        uv = str(self._uv)
-        commands: list[Sequence[str]] = [
-            (uv, "venv", "--quiet", "--no-project", f"--python={self._python}", str(venv))
-        ]
+    def _check_installer(self) -> None:
+        if self._uv is not None:
+            return
+        missing = "uv is not installed beside the Temporal worker"
         if self._dependencies.source == "uv.lock":
-            self._requirements = self._folder / "requirements.txt"
-            export = (uv, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project")
-            commands.append(
-                (
-                    *export,
-                    f"--python={self._python}",
-                    *("--no-emit-package", DISTRIBUTION),
-                    f"--output-file={self._requirements}",
-                )
+            raise UnrecoverableProvisioningError(
+                f"The project has a uv.lock, and {missing}. Install it there, or deploy a "
+                "requirements.txt"
             )
-        install = (uv, "pip", "install", "--no-progress", "--compile-bytecode")
-        commands.append((*install, f"--python={own_python}", "-r", str(self._requirements)))
-        return commands
+        if not self._allow_builds:
+            raise UnrecoverableProvisioningError(
+                f"The dependencies in {self._dependencies.source} cannot be installed: {missing}, "
+                "and pip cannot be kept from running code of packages. Install uv there, or set "
+                "CONTROL_PLANE_ALLOW_BUILDS=yes"
+            )
 
-    async def _execute(self, command: Sequence[str]) -> int:
+    async def _install(self) -> None:
+        await asyncio.to_thread(self._home.mkdir, mode=0o700)
+        await asyncio.to_thread(self._cache.mkdir, mode=0o700, exist_ok=True)
+        wanted: Dependencies | None = self._dependencies
+        await self._execute(self._venv_command())
+        if self._dependencies.source == "uv.lock":
+            await self._execute(self._export_command())
+            # What uv has made of the user's lock is as little to be trusted as that.
+            facts = await self._reader.read(
+                self._folder, dependencies=True, list_bytes=MAX_LOCK_BYTES
+            )
+            facts.check()
+            wanted = facts.dependencies
+        if wanted is None:
+            return
+        if wanted.needs_build is not None and not self._allow_builds:
+            raise self._no_wheel(wanted.needs_build)
+        await asyncio.to_thread(self._requirements.write_text, wanted.requirements or "")
+        lists = ["-r", str(self._requirements)]
+        if wanted.constraints is not None:
+            await asyncio.to_thread(self._constraints.write_text, wanted.constraints)
+            lists += ["-c", str(self._constraints)]
+        await self._execute([*self._install_command(), *lists])
+
+    def _venv_command(self) -> Sequence[str]:
+        venv = str(self._folder / "venv")
+        if self._uv is None:
+            return (str(self._python), "-I", "-m", "venv", venv)
+        no_project = ("--no-project", "--no-config")
+        return (str(self._uv), "venv", "--quiet", *no_project, f"--python={self._python}", venv)
+
+    def _export_command(self) -> Sequence[str]:
+        return (
+            *(str(self._uv), "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project"),
+            *("--no-emit-package", DISTRIBUTION, f"--python={self._python}"),
+            *(() if self._allow_builds else ("--no-config", "--no-editable")),
+            f"--output-file={self._requirements}",
+        )
+
+    def _install_command(self) -> Sequence[str]:
+        python = str(self._folder / "venv" / "bin" / "python")
+        if self._uv is None:
+            pip = (python, "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off")
+            return (*pip, "--disable-pip-version-check")
+        install = (str(self._uv), "pip", "install", "--no-progress", "--compile-bytecode")
+        only_wheels = () if self._allow_builds else ("--no-config", "--no-build")
+        return (*install, *only_wheels, f"--python={python}")
+
+    async def _execute(self, command: Sequence[str]) -> None:
         with self._log.open("ab") as log:
             # An index may be named with a password.
             self._log.chmod(0o600)
@@ -150,28 +213,45 @@ class Build:
                 umask=0o022,
             )
         try:
-            return await process.wait()
+            status = await process.wait()
         finally:
             # Whatever the installer has started ends with it.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+        if status:
+            raise self._failure()
 
     def _environment(self) -> dict[str, str]:
         passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
+        home = str(self._home)
         return {
-            "UV_CACHE_DIR": str(self._folder.parent.parent / "uv-cache"),
             **passed,
+            # Gone with the installation: nothing is left there for the next one.
+            "HOME": home,
+            "TMPDIR": home,
+            "UV_CACHE_DIR": str(self._cache),
+            "PIP_CACHE_DIR": str(self._cache / "pip"),
             "UV_PYTHON_DOWNLOADS": "never",
             # The bundle's folder is read-only, and imports write into it otherwise.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def _failure(self) -> ProvisionerError:
+        if not self._allow_builds:
+            no_wheel = _NO_WHEEL.search(" ".join(" ".join(self._output()).split()))
+            if no_wheel is not None:
+                return self._no_wheel(next(filter(None, no_wheel.groups())))
         text = self._text("cannot be installed")
         if _MAY_PASS.search(text):
             return ProvisionerError(text)
         return UnrecoverableProvisioningError(text)
+
+    def _no_wheel(self, name: str) -> UnrecoverableProvisioningError:
+        return UnrecoverableProvisioningError(
+            f"The dependencies in {self._dependencies.source} cannot be installed: there is no "
+            f"wheel of {name[:200]!r} for this machine, and {_HOW_TO_BUILD}"
+        )
 
     def _text(self, what: str) -> str:
         """Say what went wrong, with as much of the output's end as there is room for."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from provisioners.base import ProvisionerError
 from provisioners.code import confined_program
+from provisioners.code.confined_program import MAX_FILE_BYTES
 from provisioners.code.facts import MAX_WARM, ProjectFacts, facts_from
 from provisioners.code.sdk import DISTRIBUTION
 
@@ -24,7 +25,7 @@ PARSE_SECONDS = 5
 """Processor time that the files of one project may take."""
 _MIB = 2**20
 _MEMORY_MIB = 256
-_OUTPUT_BYTES = 2 * _MIB
+_OUTPUT_BYTES = 16 * _MIB
 _WAIT_SECONDS = 60
 """Time for reading: of a busy machine, or of a folder that does not answer."""
 _COMPILE_SECONDS = 60
@@ -40,10 +41,13 @@ class FactsReader:
         # Apart from the usual threads, which must not all wait for somebody's folder.
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="project-files")
 
-    async def read(self, folder: Path, *, dependencies: bool) -> ProjectFacts:
+    async def read(
+        self, folder: Path, *, dependencies: bool, list_bytes: int = MAX_FILE_BYTES
+    ) -> ProjectFacts:
         """Do what `read_facts` does."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: read_facts(folder, dependencies=dependencies)
+            self._threads,
+            lambda: read_facts(folder, dependencies=dependencies, list_bytes=list_bytes),
         )
 
     def close(self) -> None:
@@ -51,12 +55,15 @@ class FactsReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def read_facts(folder: Path, *, dependencies: bool) -> ProjectFacts:
+def read_facts(
+    folder: Path, *, dependencies: bool, list_bytes: int = MAX_FILE_BYTES
+) -> ProjectFacts:
     """Read what the files of a project say. It takes some 30 ms.
 
     Args:
         folder: of the project.
         dependencies: whether to read what it depends on.
+        list_bytes: the most that requirements.txt may have.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -65,6 +72,7 @@ def read_facts(folder: Path, *, dependencies: bool) -> ProjectFacts:
     options = {
         "task": "read",
         "dependencies": dependencies,
+        "list_bytes": list_bytes,
         "sdk": DISTRIBUTION,
         "max_warm": MAX_WARM,
         "limits": _limits(memory_mib=_MEMORY_MIB, cpu=PARSE_SECONDS, seconds=_WAIT_SECONDS),

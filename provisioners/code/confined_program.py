@@ -38,6 +38,16 @@ PLAIN_REQUIREMENT = re.compile(
     re.IGNORECASE,
 )
 _LOCAL_SOURCE = re.compile(r'source = \{ (path|directory|editable|virtual) = "(?!\.")')
+_INCLUDE = re.compile(r"(-r|--requirement|-c|--constraint)[ =]*(\S+)")
+_OPTION = re.compile(
+    r"(-i|--index-url|--extra-index-url|-f|--find-links|--no-index|--pre|--prefer-binary"
+    r"|--require-hashes|--only-binary|--trusted-host)([ =].*)?"
+)
+_FIND_LINKS = re.compile(r"(?:-f|--find-links)[ =]+(\S+)")
+_ADDRESS = re.compile(r"\w+:/")
+_BUILDS = re.compile(r"(-e|--editable|--no-binary)[ =]*\S.*")
+"""uv builds for these, although it was told not to build."""
+_MAX_LISTS = 50
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -76,7 +86,7 @@ def read(options: dict[str, object]) -> dict[str, object]:
     """
     facts = _settings(_content("control-plane.toml"), options)
     facts["is_python"] = facts["command"] is not None or _has_python()
-    facts["dependencies"] = _dependencies(str(options["sdk"])) if options["dependencies"] else None
+    facts["dependencies"] = _dependencies(options) if options["dependencies"] else None
     return facts
 
 
@@ -85,6 +95,11 @@ def _content(name: str, limit: int = MAX_FILE_BYTES) -> bytes | None:
     print(f"reading {name}", flush=True)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
+        folder, _, _ = name.rpartition("/")
+        while folder:
+            if stat.S_ISLNK(os.stat(folder, dir_fd=FOLDER, follow_symlinks=False).st_mode):
+                raise Problem(f"{name} cannot be read: {folder} is a link")
+            folder, _, _ = folder.rpartition("/")
         # Opening a device may do something to it.
         _check(name, os.stat(name, dir_fd=FOLDER, follow_symlinks=False), limit)
         descriptor = os.open(name, flags, dir_fd=FOLDER)
@@ -115,7 +130,7 @@ def _check(name: str, status: os.stat_result, limit: int) -> None:
 
 def _text(name: str, content: bytes) -> str:
     try:
-        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise Problem(f"{name} cannot be read: it is not UTF-8") from None
 
@@ -188,22 +203,28 @@ def _has_python() -> bool:
     return False
 
 
-def _dependencies(sdk: str) -> dict[str, object] | None:
+def _dependencies(options: dict[str, object]) -> dict[str, object] | None:
     """Read requirements.txt, or uv.lock, or pyproject.toml; the first one that is there counts."""
-    listed = _content("requirements.txt")
+    sdk = str(options["sdk"])
+    listed = _content("requirements.txt", int(str(options["list_bytes"])))
     if listed is not None:
-        text = re.sub(r"\\\n", " ", _text("requirements.txt", listed))
-        lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in text.split("\n")]
-        return _list_of("requirements.txt", [line for line in lines if line], sdk)
+        wanted = _List("requirements.txt", sdk)
+        wanted.add_file("requirements.txt", listed)
+        return wanted.facts()
     project = _content("pyproject.toml")
     if project is None:
         return None
     lock = _content("uv.lock", MAX_LOCK_BYTES)
     if lock is None:
-        return _list_of("pyproject.toml", _project_dependencies(project), sdk)
+        wanted = _List("pyproject.toml", sdk)
+        for line in _project_dependencies(project):
+            wanted.add_requirement(line)
+        return wanted.facts()
     return {
         "source": "uv.lock",
         "requirements": None,
+        "constraints": None,
+        "needs_build": None,
         "is_plain": _LOCAL_SOURCE.search(_text("uv.lock", lock)) is None,
         "content": _digest(_text("pyproject.toml", project), _text("uv.lock", lock)),
     }
@@ -214,23 +235,92 @@ def _project_dependencies(content: bytes) -> list[str]:
     listed = project.get("dependencies", []) if isinstance(project, dict) else []
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise Problem("pyproject.toml: project.dependencies must be a list of strings")
-    if any("\n" in line or "\r" in line for line in listed):
-        raise Problem("pyproject.toml: an entry of project.dependencies must be one line")
     return [line.strip() for line in listed]
 
 
-def _list_of(source: str, lines: list[str], sdk: str) -> dict[str, object] | None:
-    kept = [line for line in lines if not _is_sdk(line, sdk)]
-    if not kept:
-        return None
-    # requirements.txt itself is left to the installer, with its line numbers, if it can be.
-    is_as_it_stands = source == "requirements.txt" and kept == lines
-    return {
-        "source": source,
-        "requirements": None if is_as_it_stands else "\n".join(kept) + "\n",
-        "is_plain": all(PLAIN_REQUIREMENT.fullmatch(line) for line in kept),
-        "content": _digest(*kept),
-    }
+class _List:
+    """A list of dependencies in which each line means to every installer what it means here.
+
+    Installers read nothing but this list: their own reading of the user's files might find in
+    there what was not looked at (an option behind a comment), might follow the names of files out
+    of the project, and puts in variables (`${NAME}`), among which are passwords of indexes.
+    """
+
+    def __init__(self, source: str, sdk: str) -> None:
+        self._source = source
+        self._sdk = sdk
+        self._lines: list[str] = []
+        self._constraints: list[str] = []
+        self._needs_build: str | None = None
+        self._files = {source}
+
+    def facts(self) -> dict[str, object] | None:
+        if not self._lines:
+            return None
+        every = [*self._lines, *self._constraints]
+        return {
+            "source": self._source,
+            "requirements": "\n".join(self._lines) + "\n",
+            "constraints": "\n".join(self._constraints) + "\n" if self._constraints else None,
+            "needs_build": self._needs_build,
+            "is_plain": all(PLAIN_REQUIREMENT.fullmatch(line) for line in every),
+            "content": _digest(*self._lines, "-c", *self._constraints),
+        }
+
+    def add_file(self, name: str, content: bytes, *, constrains: bool = False) -> None:
+        text = re.sub(r"\\\n", " ", _text(name, content))
+        for commented in text.split("\n"):
+            line = re.sub(r"(^|\s)#.*", "", commented).strip()
+            if not line.startswith("-"):
+                self.add_requirement(line, constrains=constrains)
+                continue
+            self._check(line)
+            include = _INCLUDE.fullmatch(line)
+            if include is not None:
+                path = os.path.join(os.path.dirname(name), include[2])  # noqa: PTH118, PTH120
+                self._include(path, constrains=constrains or "c" in include[1][:3])
+            elif _BUILDS.fullmatch(line):
+                self._needs_build = self._needs_build or line
+                self._lines.append(line)
+            elif _OPTION.fullmatch(line):
+                self._lines.append(_option(line, os.path.dirname(name)))  # noqa: PTH120
+            else:
+                raise Problem(f"{self._source}: {line[:200]!r} is not supported")
+
+    def add_requirement(self, line: str, *, constrains: bool = False) -> None:
+        self._check(line)
+        if line.startswith("-"):
+            raise Problem(f"{self._source}: {line[:200]!r} names no package")
+        if line and not _is_sdk(line, self._sdk):
+            (self._constraints if constrains else self._lines).append(line)
+
+    def _check(self, line: str) -> None:
+        if not line.replace("\t", " ").isprintable() or line.endswith("\\"):
+            raise Problem(f"{self._source}: {line[:200]!r} has characters that do not belong there")
+        if "${" in line:
+            raise Problem(f"{self._source}: {line[:200]!r}: there are no variables to be used")
+
+    def _include(self, path: str, *, constrains: bool) -> None:
+        path = os.path.normpath(path)
+        if path.startswith(("/", "..")) or _ADDRESS.match(path):
+            raise Problem(f"{self._source}: {path[:200]!r} is not a file of the project")
+        if path in self._files:
+            return
+        self._files.add(path)
+        if len(self._files) > _MAX_LISTS:
+            raise Problem(f"{self._source} names more than {_MAX_LISTS} files")
+        content = _content(path)
+        if content is None:
+            raise Problem(f"{self._source} names {path[:200]!r}, which is not there")
+        self.add_file(path, content, constrains=constrains)
+
+
+def _option(line: str, folder: str) -> str:
+    """Give an option; the name of a folder is one from the list's own folder on."""
+    links = _FIND_LINKS.fullmatch(line)
+    if links is None or links[1].startswith("/") or _ADDRESS.match(links[1]):
+        return line
+    return f"--find-links ./{os.path.normpath(os.path.join(folder, links[1]))}"  # noqa: PTH118
 
 
 def _is_sdk(requirement: str, sdk: str) -> bool:

@@ -17,6 +17,7 @@ import structlog
 
 from provisioners.base import ProvisionerError
 from provisioners.code.build import Build
+from provisioners.code.confined import FactsReader
 from provisioners.code.facts import Dependencies, joint_digest
 from provisioners.code.project_code import ProjectCode
 from provisioners.files import delete_tree
@@ -36,12 +37,24 @@ class Environments:
         python: the interpreter that they are for.
         build_seconds: time for one.
         uv: the program; None for pip.
+        allow_builds: whether packages may be built, which runs their code.
+        reader: reads lists that are made of users' files.
     """
 
-    def __init__(self, *, python: Path, build_seconds: float, uv: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        python: Path,
+        build_seconds: float,
+        uv: Path | None,
+        allow_builds: bool,
+        reader: FactsReader,
+    ) -> None:
         self._python = python
         self._build_seconds = build_seconds
         self._uv = uv
+        self._allow_builds = allow_builds
+        self._reader = reader
 
     def find(
         self, code: ProjectCode, dependencies: Dependencies | None, *, bundle_digest: str
@@ -90,6 +103,9 @@ class Environments:
                 dependencies,
                 python=self._python,
                 uv=self._uv,
+                allow_builds=self._allow_builds,
+                cache=code.cache,
+                reader=self._reader,
                 seconds=self._build_seconds,
                 lock=lock,
             ).run()

@@ -24,11 +24,15 @@ class Dependencies(_Model):
     source: Literal["requirements.txt", "uv.lock", "pyproject.toml"]
     """The file that says so."""
     requirements: str | None
-    """The list, for installers; None: they read the file itself."""
+    """The list, for installers, which read no other; None for uv.lock."""
+    constraints: str | None
+    """What the list limits the versions of other packages to; None: nothing."""
+    needs_build: str | None
+    """A line of the list for which an installer builds, whatever it is told; None: none does."""
     is_plain: bool
     """Whether it refers to nothing within the bundle."""
     content: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Names the list, without what it refers to."""
+    """Names the list, without the files that it refers to."""
 
     def digest(self, bundle_digest: str) -> str:
         """Name the list together with all that it refers to."""

@@ -43,7 +43,7 @@ from provisioners.files import delete_tree, read_regular_file
 _BATCH_BYTES = 4 * 2**20
 _BATCH_PIECES = 500
 _FACTS = "facts.json"
-_MAX_FACTS_BYTES = 4 * 2**20
+_MAX_FACTS_BYTES = 16 * 2**20
 _MODIFIED = 315_532_800
 """1980 in epoch seconds: the earliest that a zip file can express."""
 _REMEMBERED_SECONDS = 60.0

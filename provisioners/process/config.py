@@ -23,6 +23,8 @@ class ProcessProvisionerSettings(Settings):
     """Output of one worker that is kept, in MiB."""
     process_build_seconds: float = Field(default=600, ge=1, le=1500)
     """Time that the installation of a code bundle's dependencies may take."""
+    control_plane_allow_builds: bool = False
+    """Whether packages without a wheel are built, which runs their code: `yes` or `no`."""
     process_code_days: float = Field(default=7, ge=2, le=3650)
     """Days after which code bundles and environments that no worker was started from are removed.
 
@@ -62,6 +64,8 @@ class ProcessProvisionerConfig:
     """Enforce memory and CPU limits by cgroups where possible."""
     build_seconds: float = 600
     """Time that the installation of a bundle's dependencies may take."""
+    allow_builds: bool = False
+    """Whether packages without a wheel are built, which runs their code."""
     keep_code_seconds: float = 7 * 86_400
     """How long unused code bundles and environments are kept; more than a day."""
     uv: Path | None = field(default_factory=find_uv)
@@ -90,6 +94,7 @@ class ProcessProvisionerConfig:
             passed_environment=tuple(name.strip() for name in names if name.strip()),
             log_limit_bytes=settings.process_log_limit_mb * 2**20,
             build_seconds=settings.process_build_seconds,
+            allow_builds=settings.control_plane_allow_builds,
             keep_code_seconds=settings.process_code_days * 86_400,
             worker_uids=UidRange.parse(settings.process_worker_uids),
             workers_as_root=settings.process_workers_as_root,

@@ -291,15 +291,20 @@ class ProcessProvisioner(Provisioner):
         users, uids = self._make_users(folder), config.worker_uids
         confiner = Confiner(users=users, deployment=folder.deployment)
         reader = FactsReader()
+        environments = Environments(
+            python=python,
+            build_seconds=config.build_seconds,
+            uv=config.uv,
+            allow_builds=config.allow_builds,
+            reader=reader,
+        )
         code = BundleFolders(
             folder.code,
             bundles,
             trash=folder.trash,
             python=python,
             reader=reader,
-            environments=Environments(
-                python=python, build_seconds=config.build_seconds, uv=config.uv
-            ),
+            environments=environments,
             keep_seconds=config.keep_code_seconds,
             give=confiner.give_code,
         )

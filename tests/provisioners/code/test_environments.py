@@ -58,9 +58,18 @@ dependencies = ["tiny @ file://{tmp_path}/{WHEEL}", "control-plane-sdk"]
     assert len(list((code / "environments").glob("*/used"))) == 3
 
 
-async def test_without_uv_pip_installs(backend: ProcessBackend, bundles: Bundles) -> None:
+async def test_without_uv_pip_installs_where_builds_are_allowed(
+    backend: ProcessBackend, bundles: Bundles
+) -> None:
     image = bundles.add(DEPENDS_ON_TINY)
     provisioner = await another(backend, bundles, uv=None)
+    try:
+        # It would build what a wheel refers to by an address, also with `--only-binary :all:`.
+        with pytest.raises(UnrecoverableProvisioningError, match="pip cannot be kept from running"):
+            await provisioner.prepare(backend.function_for(image))
+    finally:
+        await provisioner.close()
+    provisioner = await another(backend, bundles, uv=None, allow_builds=True)
     try:
         await provisioner.prepare(backend.function_for(image))
         with pytest.raises(UnrecoverableProvisioningError, match="uv is not installed"):
@@ -115,8 +124,10 @@ async def test_the_reason_comes_first_and_what_a_build_has_written_after_it(
         ),
     ):
         image = bundles.add({**PRINTS_TINY, **files})
+        provisioner = await another(backend, bundles, allow_builds=True)
         with pytest.raises(UnrecoverableProvisioningError) as caught:
-            await backend.provisioner.prepare(backend.function_for(image))
+            await provisioner.prepare(backend.function_for(image))
+        await provisioner.close()
         first, *rest = str(caught.value).splitlines()
         assert re.search(text, first)
         assert any(after in line for line in rest) if after else not rest
@@ -268,13 +279,29 @@ async def test_another_ones_installer_is_not_waited_for_without_end(
         await provisioner.close()
 
 
-async def test_installers_see_no_secret_of_the_server(
-    backend: ProcessBackend, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_installers_see_no_secret_of_the_server_and_nothing_of_each_other(
+    backend: ProcessBackend,
+    bundles: Bundles,
+    code: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CONTROL_PLANE_API_KEY", "hunter2")
-    monkeypatch.setenv("POSTGRES_PASSWORD", "hunter2")
+    for name in (
+        *("CONTROL_PLANE_API_KEY", "POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "LD_PRELOAD"),
+        *("UV_PUBLISH_TOKEN", "PIP_TOKEN", "UV_NO_BUILD", "PYTHONPATH", "UV_CACHE_DIR", "USER"),
+    ):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "for the index")
+    monkeypatch.setenv("https_proxy", "http://proxy.example")
     spy = tmp_path / "uv"
-    spy.write_text(f"#!/bin/sh\nenv >> {tmp_path}/seen\nexit 1\n")
+    spy.write_text(
+        f"""#!/bin/sh
+env >> {tmp_path}/seen
+echo x > $HOME/left
+ls $HOME >> {tmp_path}/home
+exit 1
+"""
+    )
     spy.chmod(0o755)
     provisioner = await another(backend, bundles, uv=spy)
     try:
@@ -282,9 +309,13 @@ async def test_installers_see_no_secret_of_the_server(
             await provisioner.prepare(backend.function_for(bundles.add(DEPENDS_ON_TINY)))
     finally:
         await provisioner.close()
-    seen = (tmp_path / "seen").read_text()
-    assert "PATH=" in seen
-    assert "hunter2" not in seen
+    seen = lines_of(tmp_path / "seen")
+    assert not any("hunter2" in line for line in seen)
+    assert {"UV_INDEX_OURS_PASSWORD=for the index", "https_proxy=http://proxy.example"} < {*seen}
+    home = the_one(code, "environments/*/") / "home"
+    assert {f"HOME={home}", f"TMPDIR={home}", f"UV_CACHE_DIR={code}/uv-cache"} < {*seen}
+    assert lines_of(tmp_path / "home") == ["left"]
+    assert not home.exists()
 
 
 async def test_what_is_not_used_for_long_is_removed_at_the_next_start(
@@ -358,6 +389,10 @@ def test_a_list_that_refers_to_the_bundle_has_an_environment_for_each_bundle(
     plain = "httpx[http2]>=0.27 ; python_version > '3' \\\n  --hash=sha256:aa # why\n"
     assert digest(plain, "one") == digest(f"# moved\n\n{plain}", "other") is not None
     assert digest(plain, "one") != digest("httpx>=0.28", "one")
+    (tmp_path / "more.txt").write_text("./vendor/x.whl\n")
+    (tmp_path / "plain.txt").write_text("-r plain.txt\nhttpx>=0.27\n-c limits.txt")
+    (tmp_path / "limits.txt").write_text("anyio<9 # why\n")
+    assert digest("-r plain.txt", "one") == digest("-r plain.txt", "other") is not None
     for line in (
         "-r more.txt",
         "./vendor/x",

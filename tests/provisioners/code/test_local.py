@@ -8,6 +8,7 @@ import pytest
 
 from provisioners.base import UnrecoverableProvisioningError
 from provisioners.code.confined import FactsReader
+from provisioners.code.confined_program import MAX_FILE_BYTES
 from provisioners.code.facts import ProjectFacts
 from provisioners.code.local import LocalFolders
 
@@ -17,9 +18,11 @@ class CountingReader(FactsReader):
         super().__init__()
         self.reads = 0
 
-    async def read(self, folder: Path, *, dependencies: bool) -> ProjectFacts:
+    async def read(
+        self, folder: Path, *, dependencies: bool, list_bytes: int = MAX_FILE_BYTES
+    ) -> ProjectFacts:
         self.reads += 1
-        return await super().read(folder, dependencies=dependencies)
+        return await super().read(folder, dependencies=dependencies, list_bytes=list_bytes)
 
 
 @pytest.fixture

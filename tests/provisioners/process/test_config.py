@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.settings import SettingsError
 from provisioners.process.config import ProcessProvisionerConfig
 from provisioners.process.provisioner import ProcessProvisioner
 
@@ -46,3 +47,22 @@ def test_under_up_it_is_a_folder_of_the_data_folder(
     ProcessProvisioner.from_environment(data_folder=Path("/data"))
 
     assert asked == [None, Path("/data/workers")]
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [(None, False), ("", False), ("no", False), ("0", False), ("yes", True), ("1", True)],
+)
+def test_the_operator_allows_builds(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, *, allowed: bool
+) -> None:
+    monkeypatch.delenv("CONTROL_PLANE_ALLOW_BUILDS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CONTROL_PLANE_ALLOW_BUILDS", value)
+    assert ProcessProvisionerConfig.from_environment().allow_builds is allowed
+
+
+def test_any_other_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTROL_PLANE_ALLOW_BUILDS", "maybe")
+    with pytest.raises(SettingsError, match="CONTROL_PLANE_ALLOW_BUILDS"):
+        ProcessProvisionerConfig.from_environment()
