@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioners.base import ProvisionerError, UnrecoverableProvisioningError
-from provisioners.code.confined import FactsReader
+from provisioners.code.confined import FactsReader, compile_python
 from provisioners.code.confined_program import MAX_LOCK_BYTES
 from provisioners.code.facts import Dependencies
 from provisioners.code.sdk import DISTRIBUTION
@@ -125,6 +125,8 @@ class Build:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._install()
+            for packages in (self._folder / "venv").glob("lib/python*/site-packages"):
+                await compile_python(packages, python=self._python)
         except TimeoutError:
             raise UnrecoverableProvisioningError(
                 self._text(f"were not installed within {self._seconds:g} seconds")
@@ -192,7 +194,9 @@ class Build:
         if self._uv is None:
             pip = (python, "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off")
             return (*pip, "--disable-pip-version-check")
-        install = (str(self._uv), "pip", "install", "--no-progress", "--compile-bytecode")
+        # Not --compile-bytecode: for that, uv starts the interpreter of the environment, which runs
+        # what the wheels have put into `.pth` files.
+        install = (str(self._uv), "pip", "install", "--no-progress")
         only_wheels = () if self._allow_builds else ("--no-config", "--no-build")
         return (*install, *only_wheels, f"--python={python}")
 

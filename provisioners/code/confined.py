@@ -28,7 +28,8 @@ _MEMORY_MIB = 256
 _OUTPUT_BYTES = 16 * _MIB
 _WAIT_SECONDS = 60
 """Time for reading: of a busy machine, or of a folder that does not answer."""
-_COMPILE_SECONDS = 60
+_COMPILE_SECONDS = 120
+_COMPILE_PROCESSES = 8
 _COMPILE_MEMORY_MIB = 1024
 _AT_ONCE = 2
 """So many projects of an attacker can be read at the same time; the others wait."""
@@ -92,12 +93,13 @@ def read_facts(
 async def compile_python(folder: Path, *, python: Path) -> None:
     """Compile once what each worker would compile by itself, as it cannot write there.
 
-    What cannot be compiled is the user's business, who is shown the error when the function is
-    called.
+    No code in there runs, not even that of `.pth` files. What cannot be compiled is the user's
+    business, who is shown the error when the function is called.
     """
     options = {
         "task": "compile",
         "folder": str(folder),
+        "processes": min(len(os.sched_getaffinity(0)), _COMPILE_PROCESSES),
         "limits": _limits(
             memory_mib=_COMPILE_MEMORY_MIB, cpu=_COMPILE_SECONDS, seconds=_COMPILE_SECONDS
         ),

@@ -30,6 +30,7 @@ MAX_COMMAND_BYTES = 64 * 2**10
 """Half of what the kernel takes for one argument."""
 _MAX_ENTRIES = 20_000
 """How many files are looked at for Python code; the most that a bundle can have."""
+_FILES_FOR_A_PROCESS = 200
 _PR_SET_PDEATHSIG = 1
 
 PLAIN_REQUIREMENT = re.compile(
@@ -47,6 +48,8 @@ _FIND_LINKS = re.compile(r"(?:-f|--find-links)[ =]+(\S+)")
 _ADDRESS = re.compile(r"\w+:/")
 _BUILDS = re.compile(r"(-e|--editable|--no-binary)[ =]*\S.*")
 """uv builds for these, although it was told not to build."""
+_REPOSITORY = re.compile(r"(^|[\s@])(git|hg|svn|bzr)\+", re.IGNORECASE)
+"""There are no wheels in there, and without consent not even git runs."""
 _MAX_LISTS = 50
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -291,6 +294,8 @@ class _List:
         self._check(line)
         if line.startswith("-"):
             raise Problem(f"{self._source}: {line[:200]!r} names no package")
+        if _REPOSITORY.search(line):
+            self._needs_build = self._needs_build or line
         if line and not _is_sdk(line, self._sdk):
             (self._constraints if constrains else self._lines).append(line)
 
@@ -334,17 +339,43 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def compile_all(folder: str, *, limits: dict[str, int], processes: int) -> None:
+    """Compile the Python files of a folder, in several processes if there are many."""
+    files = [
+        os.path.join(path, name)  # noqa: PTH118 - pathlib is slow to import
+        for path, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".py")
+    ]
+    processes = min(processes, 1 + len(files) // _FILES_FOR_A_PROCESS)
+    here = os.getpid()
+    for number in range(1, processes):
+        if os.fork() == 0:
+            try:
+                confine({**limits, "parent": here})
+                _compile(files[number::processes], folder)
+            finally:
+                os._exit(0)
+    _compile(files[::processes], folder)
+    for _ in range(1, processes):
+        os.wait()
+
+
+def _compile(files: list[str], folder: str) -> None:
+    import compileall  # noqa: PLC0415 - for this task only
+    import py_compile  # noqa: PLC0415 - for this task only
+
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for file in files:
+        compileall.compile_file(file, quiet=2, stripdir=folder, invalidation_mode=mode)
+
+
 def main() -> None:
     """Do the task that the options name."""
     options = json.loads(sys.argv[1])
     confine(options["limits"])
     if options["task"] == "compile":
-        import compileall  # noqa: PLC0415 - for this task only
-        import py_compile  # noqa: PLC0415 - for this task only
-
-        folder = options["folder"]
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        compileall.compile_dir(folder, quiet=2, stripdir=folder, invalidation_mode=mode)
+        compile_all(options["folder"], limits=options["limits"], processes=options["processes"])
         return
     os.dup2(options["descriptor"], FOLDER)
     try:

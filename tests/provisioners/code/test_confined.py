@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioners.base import UnrecoverableProvisioningError
+from provisioners.code import confined_program
 from provisioners.code.confined import PARSE_SECONDS, read_facts
 from provisioners.code.confined_program import MAX_FILE_BYTES, MAX_LOCK_BYTES
 from provisioners.code.facts import ProjectFacts
@@ -63,6 +64,21 @@ def test_a_bomb_is_refused_and_costs_this_process_nothing(
     # KiB. The first one took 760 MB here, and 15 s.
     assert after.ru_maxrss - before.ru_maxrss < 50_000
     assert after.ru_utime - before.ru_utime < PARSE_SECONDS / 2
+
+
+def test_no_other_part_of_the_server_parses_toml() -> None:
+    root = Path(confined_program.__file__).parents[2]
+    rooms = (
+        *("core", "registry", "provisioners", "activities", "workflows"),
+        *("runtime", "worker", "api", "standalone"),
+    )
+    parsing = [
+        path
+        for room in rooms
+        for path in (root / room).rglob("*.py")
+        if "tomllib" in path.read_text()
+    ]
+    assert parsing == [Path(confined_program.__file__)]
 
 
 def test_the_limits_of_size_are_those_of_the_files(tmp_path: Path) -> None:

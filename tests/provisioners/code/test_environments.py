@@ -56,6 +56,9 @@ dependencies = ["tiny @ file://{tmp_path}/{WHEEL}", "control-plane-sdk"]
     ]
     assert outputs == ["42", "", "7", "42"]
     assert len(list((code / "environments").glob("*/used"))) == 3
+    # Workers cannot write there, and would compile it each time.
+    compiled = (code / "environments").glob("*/venv/lib/*/site-packages/__pycache__/tiny.*.pyc")
+    assert len(list(compiled)) == 3
 
 
 async def test_without_uv_pip_installs_where_builds_are_allowed(

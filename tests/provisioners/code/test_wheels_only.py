@@ -121,6 +121,7 @@ ATTACKS: dict[str, Mapping[str, str]] = {
         "requirements.txt": f"{INDEX}{NAME}",
         "uv.toml": f'[pip]\nno-binary = ["{NAME}"]\n',
     },
+    "git": {"requirements.txt": f"{NAME} @ git+file:///nowhere.git"},
     "lock": {"pyproject.toml": SHOP, "uv.lock": LOCK},
 }
 HARMLESS = {"comment"}
@@ -164,6 +165,21 @@ async def test_nothing_is_built_for_what_a_wheel_refers_to(
             backend.function_for(bundles.add({**PRINTS_TINY, **files}))
         )
     assert not exists(mark)
+
+
+async def test_what_a_wheel_wants_to_run_at_each_start_of_python_does_not_run_before_the_worker(
+    backend: ProcessBackend, bundles: Bundles, mark: Path
+) -> None:
+    """A `.pth` file, which would run when an environment's interpreter compiles its packages."""
+    content = io.BytesIO(TINY)
+    with zipfile.ZipFile(content, "a") as wheel:
+        wheel.writestr("tiny.pth", f"import os; open({str(mark)!r}, 'w')\n")
+    files = {"requirements.txt": f"./{WHEEL}".encode(), WHEEL: content.getvalue()}
+    image = bundles.add({**PRINTS_TINY, **files})
+    await backend.provisioner.prepare(backend.function_for(image))
+    assert not exists(mark)
+    assert await output_of(backend, image) == "42"
+    assert exists(mark)
 
 
 @pytest.mark.parametrize("attack", ["folder", "editable", "no-binary", "lock"])
