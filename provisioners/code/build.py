@@ -152,7 +152,6 @@ class Build:
 
     async def _install(self) -> None:
         await asyncio.to_thread(self._home.mkdir, mode=0o700)
-        await asyncio.to_thread(self._cache.mkdir, mode=0o700, exist_ok=True)
         wanted: Dependencies | None = self._dependencies
         await self._execute(self._venv_command())
         if self._dependencies.source == "uv.lock":

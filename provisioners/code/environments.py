@@ -94,6 +94,8 @@ class Environments:
             if await asyncio.to_thread((folder / "used").exists):
                 return
             await asyncio.to_thread(delete_tree, folder)
+            # The operator may have deleted the cache.
+            await asyncio.to_thread(code.make)
             await asyncio.to_thread(folder.mkdir)
             await asyncio.to_thread(folder.chmod, 0o755)
             _log.info("environment_is_built", key=folder.name, source=dependencies.source)

@@ -62,6 +62,7 @@ class ProjectCode:
     def make(self) -> None:
         """Make the folders, unless they are there. This is the one place where they are made."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.cache.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.bundles, self.environments):
             # Who may enter the folder above may read them.
             folder.mkdir(exist_ok=True)
