@@ -22,7 +22,6 @@ from core.contract.workers import PreparedFunctionDetails, WorkerDetails
 from core.ids import ExecutionId, FunctionId, InvocationId, VersionId
 from core.messages import FunctionRef, WakeList, WorkerExit, WorkerRef
 from core.states import WorkerStatus
-from core.tokens import ExecutionTokens
 from provisioners.base import (
     Exited,
     FunctionToPrepare,
@@ -41,6 +40,7 @@ from registry.database.tables import Function
 from registry.queries import workers
 from registry.queries.logs import LogTail, append_lines, read_tail
 from registry.queries.paths import FunctionContext
+from registry.queries.token_secret import WorkerTokens
 from registry.queries.workers import ExecutionContext
 from registry.transitions import preparation
 
@@ -60,7 +60,7 @@ class WorkerAccess:
     """What workers are told about the API."""
 
     api_url: str
-    tokens: ExecutionTokens
+    tokens: WorkerTokens
 
 
 class ProvisioningActivities:
@@ -150,7 +150,7 @@ class ProvisioningActivities:
                     return
         with _failures_for_temporal(final=True):
             try:
-                record = await self._provisioner.provision(self._worker_request(context))
+                record = await self._provisioner.provision(await self._worker_request(context))
                 try:
                     details = _checked(WorkerDetails, record.details)
                 except UnrecoverableProvisioningError:
@@ -275,7 +275,7 @@ class ProvisioningActivities:
     async def _find_again(self, context: ExecutionContext) -> WorkerRecord | None:
         """Get the record of a worker whose `provision` was called without a known end."""
         try:
-            record = await self._provisioner.provision(self._worker_request(context))
+            record = await self._provisioner.provision(await self._worker_request(context))
         except UnrecoverableProvisioningError:
             return None
         # Details that clients cannot read are not recorded; they still serve to end the worker.
@@ -296,7 +296,7 @@ class ProvisioningActivities:
             )
         return context
 
-    def _worker_request(self, context: ExecutionContext) -> WorkerRequest:
+    async def _worker_request(self, context: ExecutionContext) -> WorkerRequest:
         execution_id = ExecutionId(context.execution.id)
         facts = {
             "PROJECT_NAME": context.project.name,
@@ -305,7 +305,7 @@ class ProvisioningActivities:
             "INVOCATION_ID": context.execution.invocation_id,
             "EXECUTION_ID": execution_id,
             "API_URL": self._access.api_url.rstrip("/"),
-            "API_KEY": self._access.tokens.derive(execution_id),
+            "API_KEY": await self._access.tokens.derive(execution_id),
         }
         return WorkerRequest(
             project_name=context.project.name,

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from api.http.middleware import BodyLimitMiddleware, RequestIdMiddleware, TolerantRequestMiddleware
 from api.openapi import add_bearer_scheme, to_openapi_3_0
+from api.reference import routes as reference
 from api.requests import errors
 from api.requests.after_commit import AfterCommit
 from api.requests.context import Context
@@ -59,7 +60,9 @@ def create_app_without_context() -> ControlPlaneApi:
         description=_DESCRIPTION,
         version="1.0.0",
         generate_unique_id_function=_operation_id,
-        swagger_ui_oauth2_redirect_url=None,
+        # These pages would load scripts from elsewhere; `api.reference` has one of our own.
+        docs_url=None,
+        redoc_url=None,
         # A body is JSON, whatever the request says about it.
         strict_content_type=False,
         redirect_slashes=False,
@@ -71,6 +74,7 @@ def create_app_without_context() -> ControlPlaneApi:
     )
     errors.install(app)
     for router in (
+        reference.router,
         system.public_router,
         system.router,
         projects.router,
@@ -104,7 +108,7 @@ def create_app(
         dispatcher=parts.dispatcher,
         default_pool=default_pool,
         after_commit=AfterCommit(),
-        api_key=parts.keys.control_plane_api_key.get_secret_value(),
+        api_keys=parts.keys.api_keys(),
         tokens=parts.tokens,
         api_settings=api_settings,
         links=Links(

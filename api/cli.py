@@ -3,11 +3,14 @@
 # ruff: noqa: PLC0415 - heavy imports wait until a command runs, so that `--help` stays quick
 
 import json
+from pathlib import Path
 from typing import TextIO
 
 import click
 
 from runtime.commands import (
+    certificate_and_key,
+    certificate_options,
     ending_at_once,
     expected_errors,
     provisioner_option,
@@ -36,8 +39,16 @@ from runtime.commands import (
     show_envvar=True,
     help="Port to listen at.",
 )
+@certificate_options
 def api(
-    *, provisioner: str, create_tables: bool, delete_tables: bool, host: str, port: int
+    *,
+    provisioner: str,
+    create_tables: bool,
+    delete_tables: bool,
+    host: str,
+    port: int,
+    certificate_file: Path | None,
+    key_file: Path | None,
 ) -> None:
     """Serve the HTTP API.
 
@@ -47,19 +58,28 @@ def api(
     with quick_imports():
         import asyncio
 
+        from api.access.exposure import InsecureKeyError
         from api.http.server import CannotListenError
+        from api.http.tls import CertificateError, load_certificate
         from api.run import run_api
         from core.provisioner_kinds import find_kind
         from runtime.logging import configure_logging
+        from runtime.process import prepare_process
 
     configure_logging()
-    with ending_at_once(), expected_errors(CannotListenError):
+    prepare_process()
+    with (
+        ending_at_once(),
+        expected_errors(CannotListenError, CertificateError, usage=InsecureKeyError),
+    ):
         kind, _ = find_kind(provisioner)
+        certificate = certificate_and_key(certificate_file, key_file)
         asyncio.run(
             run_api(
                 provisioner=kind,
                 host=host,
                 port=port,
+                tls=None if certificate is None else load_certificate(*certificate),
                 create_tables=create_tables,
                 delete_tables=delete_tables,
             )

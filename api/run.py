@@ -1,9 +1,13 @@
 """The API as a process: serves until told to stop."""
 
+import ssl
+
 import structlog
 
+from api.access.exposure import check_keys
 from api.app import create_app
 from api.http.server import bind, serve
+from core.secret_files import forget_secrets
 from core.settings import ApiSettings, load
 from registry.changes import Changes
 from runtime.parts import PartsSettings, open_parts
@@ -13,7 +17,13 @@ logger = structlog.get_logger(__name__)
 
 
 async def run_api(
-    *, provisioner: str, host: str, port: int, create_tables: bool, delete_tables: bool
+    *,
+    provisioner: str,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    create_tables: bool,
+    delete_tables: bool,
 ) -> None:
     """Run the API until SIGTERM or SIGINT.
 
@@ -22,6 +32,7 @@ async def run_api(
             names no pool.
         host: address to listen at.
         port: port to listen at; 0 for any free one.
+        tls: from `api.http.tls.load_certificate`; None: plain HTTP.
         create_tables: bring the registry's schema up to date first.
         delete_tables: drop the registry's tables at the end, whatever the end is.
 
@@ -29,11 +40,14 @@ async def run_api(
         SettingsError: a setting is missing or wrong.
         OperationalError: Postgres did not answer in time (only with `create_tables`).
         CannotListenError: the port is taken.
+        InsecureKeyError: a key can be guessed, and others than this machine reach the API.
     """
     settings = PartsSettings.from_environment()
     api_settings = load(ApiSettings)
+    forget_secrets()
     stop = stop_on_signals()
     with bind(host, port) as listener:
+        check_keys(settings.keys, listener)
         async with open_parts(
             settings,
             # Requests are served while Temporal is away. What is accepted then stays queued until
@@ -48,5 +62,12 @@ async def run_api(
             )
             logger.info("api_listening", host=host, port=listener.getsockname()[1])
             async with changes:
-                await serve(app, listener=listener, changes=changes, stop=stop)
+                await serve(
+                    app,
+                    listener=listener,
+                    changes=changes,
+                    stop=stop,
+                    tls=tls,
+                    max_connections=api_settings.control_plane_max_connections,
+                )
             logger.info("api_stopped")

@@ -5,13 +5,14 @@ it needs, so that for example `migrate` does not ask for an API key. The setting
 stand beside it.
 """
 
-import hashlib
-import hmac
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.secret_files import FILE_SUFFIX, SecretFileError, read_secret_files, remember
 
 
 class SettingsError(Exception):
@@ -58,15 +59,17 @@ class ApiKeySettings(Settings):
 
     control_plane_api_key: SecretStr
     """The key that users send as a bearer token."""
+    control_plane_api_key_previous: SecretStr | None = None
+    """A key that is accepted besides, while clients change from it to the new one."""
     control_plane_token_secret: SecretStr | None = None
-    """Secret that worker tokens are derived from; by default one derived from the API key."""
+    """Secret that worker tokens are derived from; by default the registry keeps one."""
+    control_plane_insecure_key: bool = False
+    """Whether a key that can be guessed is taken where others than this machine can reach it."""
 
-    def token_secret(self) -> str:
-        """Give the secret for `core.tokens.ExecutionTokens`."""
-        if self.control_plane_token_secret is not None:
-            return self.control_plane_token_secret.get_secret_value()
-        key = self.control_plane_api_key.get_secret_value().encode()
-        return hmac.new(key, b"control-plane worker token secret", hashlib.sha256).hexdigest()
+    def api_keys(self) -> tuple[str, ...]:
+        """Give the keys that are accepted, the new one first."""
+        keys = (self.control_plane_api_key, self.control_plane_api_key_previous)
+        return tuple(key.get_secret_value() for key in keys if key is not None)
 
 
 class ApiSettings(Settings):
@@ -82,6 +85,8 @@ class ApiSettings(Settings):
     """What one file of a code bundle may have, in MiB."""
     bundle_files_limit: int = Field(default=10_000, ge=1, le=20_000)
     """Files in one code bundle; their names come in one request of at most 4 MiB."""
+    control_plane_max_connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Connections that are open at the same time; by default what the open files allow."""
 
 
 class BundleStoreSettings(Settings):
@@ -114,18 +119,34 @@ class TemporalWorkerSettings(Settings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(settings_class: type[S]) -> S:
-    """Read settings from the environment.
+def load(settings_class: type[S], **given: SecretStr) -> S:
+    """Read settings from the environment, and secrets also from files that `NAME_FILE` names.
+
+    Args:
+        settings_class: what is read.
+        **given: secrets that are known already, and not read.
 
     Raises:
         SettingsError: a variable is missing or does not fit; the text names it, never its value.
     """
+    names = [name for name, field in settings_class.model_fields.items() if _is_secret(field)]
     try:
-        return settings_class()
+        from_files = read_secret_files(name for name in names if name not in given)
+        secrets: dict[str, Any] = {**from_files, **given}
+        settings = settings_class(**secrets)
+    except SecretFileError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
-        name = str(problem["loc"][0]).upper()
+        field = str(problem["loc"][0])
+        name = field.upper() + FILE_SUFFIX * (field in names and field in from_files)
         if problem["type"] == "missing":
             raise SettingsError(f"Environment variable {name} not found") from None
         message = f"Environment variable {name} is invalid: {problem['msg']}"
         raise SettingsError(message) from None
+    remember(names)
+    return settings
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -99,6 +100,39 @@ def _run_workers_as_root(
         click.echo("Warning: functions run as root, and can do all that root can.", err=True)
 
 
+def certificate_options(command: F) -> F:
+    """Add `--certificate-file` and `--key-file`; see `certificate_and_key`."""
+    file = click.Path(path_type=Path)
+    certificate = click.option(
+        "--certificate-file",
+        type=file,
+        envvar="CONTROL_PLANE_TLS_CERTIFICATE_FILE",
+        show_envvar=True,
+        help="Certificate (PEM, with those above it) to serve HTTPS with. Default: plain HTTP.",
+    )
+    key = click.option(
+        "--key-file",
+        type=file,
+        envvar="CONTROL_PLANE_TLS_KEY_FILE",
+        show_envvar=True,
+        help="Private key of the certificate (PEM, not encrypted).",
+    )
+    return certificate(key(command))
+
+
+def certificate_and_key(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """Give what the two options name; None for plain HTTP.
+
+    Raises:
+        click.UsageError: only one of them is named.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--certificate-file and --key-file belong together: name both")
+    return certificate, key
+
+
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """Collect no garbage in the block, and never look for it in what the block has imported.
@@ -114,13 +148,22 @@ def quick_imports() -> Iterator[None]:
         gc.enable()
 
 
+class _RefusedError(click.ClickException):
+    """As wrong usage, but without its lines about the command."""
+
+    exit_code = 2
+
+
 @contextmanager
-def expected_errors(*others: type[Exception]) -> Iterator[None]:
+def expected_errors(
+    *others: type[Exception], usage: type[Exception] | tuple[()] = ()
+) -> Iterator[None]:
     """Answer errors that an operator can mend with one line on stderr, and exit code 1.
 
     An unknown provisioner is a usage error: exit code 2. All other errors keep their traceback.
 
     Args:
+        usage: errors that end with exit code 2, too.
         *others: expected besides settings, Postgres, Temporal and `ConnectionError`; their texts
             are for people, and may have several lines.
     """
@@ -140,6 +183,8 @@ def expected_errors(*others: type[Exception]) -> Iterator[None]:
         raise click.ClickException(f"Temporal: {one_line(error)}") from None
     except (SettingsError, ConnectionError) as error:
         raise click.ClickException(one_line(error)) from None
+    except usage as error:
+        raise _RefusedError(one_line(error)) from None
     except others as error:
         # As they are: the end of a server's log, for example, is easier to read in lines.
         raise click.ClickException(str(error)) from None

@@ -23,11 +23,11 @@ from core.settings import (
 )
 from core.temporal.client import connect, ensure_search_attributes
 from core.temporal.dispatch import Dispatcher
-from core.tokens import ExecutionTokens
 from registry.database.deployment import get_deployment
 from registry.database.engine import Registry
 from registry.database.migrate import drop_all_tables, upgrade
 from registry.queries.piece_stores import PieceStore, piece_store
+from registry.queries.token_secret import WorkerTokens
 
 logger = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Parts:
     registry: Registry
     temporal: Client
     dispatcher: Dispatcher
-    tokens: ExecutionTokens
+    tokens: WorkerTokens
     pieces: PieceStore
     temporal_settings: TemporalSettings
     keys: ApiKeySettings
@@ -101,7 +101,7 @@ def make_parts(
             heartbeat_seconds=temporal_settings.temporal_heartbeat_seconds,
             look_again_seconds=look_again_seconds,
         ),
-        tokens=ExecutionTokens(keys.token_secret()),
+        tokens=WorkerTokens(registry, keys),
         pieces=piece_store(registry, bundles),
         temporal_settings=temporal_settings,
         keys=keys,

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from runtime.commands import (
+    certificate_and_key,
+    certificate_options,
     ending_at_once,
     expected_errors,
     provisioner_option,
@@ -19,10 +21,19 @@ from runtime.commands import (
 def _run(program: Coroutine[Any, Any, int]) -> None:
     import asyncio  # noqa: PLC0415 - quick --help
 
+    from api.access.exposure import InsecureKeyError  # noqa: PLC0415 - quick --help
+    from api.http.tls import CertificateError  # noqa: PLC0415 - quick --help
     from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
+    from runtime.process import prepare_process  # noqa: PLC0415 - quick --help
     from standalone.errors import StandaloneError  # noqa: PLC0415 - quick --help
 
-    with ending_at_once(), expected_errors(StandaloneError, ProvisionerError):
+    prepare_process()
+    with (
+        ending_at_once(),
+        expected_errors(
+            StandaloneError, ProvisionerError, CertificateError, usage=InsecureKeyError
+        ),
+    ):
         try:
             sys.exit(asyncio.run(program))
         except KeyboardInterrupt:
@@ -55,6 +66,7 @@ def _run(program: Coroutine[Any, Any, int]) -> None:
     show_default=True,
     help="Port of the API; 0 for any free one.",
 )
+@certificate_options
 @click.option(
     "--temporal-port",
     type=click.IntRange(1, 65535),
@@ -72,6 +84,8 @@ def up(
     data_folder: Path | None,
     host: str,
     port: int,
+    certificate_file: Path | None,
+    key_file: Path | None,
     temporal_port: int | None,
     temporal_ui_port: int | None,
     provisioner: str,
@@ -93,6 +107,7 @@ def up(
         provisioner=provisioner,
         host=host,
         api_port=port,
+        certificate=certificate_and_key(certificate_file, key_file),
         temporal_port=temporal_port,
         temporal_ui_port=temporal_ui_port,
         has_log_file=True,

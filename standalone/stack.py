@@ -16,8 +16,11 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
+from api.access.exposure import check_keys
 from api.app import create_app
 from api.http.server import bind, serve
+from api.http.tls import load_certificate
+from core.secret_files import FILE_SUFFIX, forget_secrets
 from core.settings import (
     ApiKeySettings,
     ApiSettings,
@@ -34,6 +37,7 @@ from runtime.parts import PartsSettings, open_parts, with_another_pool
 from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
 from standalone.running_server import announced
+from standalone.secure import address_for_workers
 from standalone.servers.base import EmbeddedServer
 from standalone.servers.choice import chosen_postgres, chosen_temporal
 from worker.build import temporal_worker
@@ -52,6 +56,8 @@ class StackOptions:
     host: str = "127.0.0.1"
     api_port: int = 5000
     """0 for any free port."""
+    certificate: tuple[Path, Path] | None = None
+    """Files of the certificate and of its key, to serve HTTPS with; None: plain HTTP."""
     temporal_port: int | None = None
     """None for 7233 if it is free, else any free port."""
     temporal_ui_port: int | None = None
@@ -112,16 +118,24 @@ async def running_stack(
         StandaloneError: a part cannot be started; the text says what to do.
         SettingsError: a variable in the environment is wrong.
         UnknownProvisionerError: there is no such kind.
+        InsecureKeyError: a key can be guessed, and others than this machine reach the API.
+        CertificateError: the certificate or its key cannot be used.
     """
     # What cannot work is said before anything is made or started.
     backend = provisioner or _make_provisioner(options)
     temporal_worker_settings, api_settings = load(TemporalWorkerSettings), load(ApiSettings)
+    tls = None if options.certificate is None else load_certificate(*options.certificate)
+    keys = _given_keys()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(_bind(options))
+        if keys is not None:
+            check_keys(keys, listener)
         folder = make_data_folder(options.data_folder)
         log_file = _log_to(stack, folder / _LOG_FILE) if options.has_log_file else None
         port = listener.getsockname()[1]
         api_url = f"http://{_reachable(options.host)}:{port}"
+        if tls is not None:
+            api_url = address_for_workers(tls, api_url, temporal_worker_settings)
 
         registry_settings, postgres = await stack.enter_async_context(
             chosen_postgres(
@@ -140,17 +154,22 @@ async def running_stack(
             )
         )
         await asyncio.to_thread(upgrade, registry_settings, wait_seconds=10)
-        api_key, api_key_file = _api_key(folder)
+        api_key_file = None
+        if keys is None:
+            api_key, api_key_file = read_or_make_api_key(folder)
+            keys = load(ApiKeySettings, control_plane_api_key=SecretStr(api_key))
+            check_keys(keys, listener)
         settings = PartsSettings(
             registry=registry_settings,
             temporal=temporal_settings,
-            keys=ApiKeySettings(control_plane_api_key=SecretStr(api_key)),
+            keys=keys,
             bundles=(
                 BundleStoreSettings(bundle_store_folder=None)
                 if options.is_self_contained
                 else load(BundleStoreSettings)
             ),
         )
+        forget_secrets()
         parts = await stack.enter_async_context(
             open_parts(settings, embedded_temporal=temporal is not None)
         )
@@ -172,13 +191,22 @@ async def running_stack(
             parts, changes=changes, default_pool=backend.kind, api_settings=api_settings
         )
         stop = asyncio.Event()
-        serving = asyncio.create_task(serve(app, listener=listener, changes=changes, stop=stop))
+        serving = asyncio.create_task(
+            serve(
+                app,
+                listener=listener,
+                changes=changes,
+                stop=stop,
+                tls=tls,
+                max_connections=api_settings.control_plane_max_connections,
+            )
+        )
         if options.is_for_others:
             stack.enter_context(announced(folder, url=api_url))
         try:
             yield Stack(
                 api_url=api_url,
-                api_key=SecretStr(api_key),
+                api_key=keys.control_plane_api_key,
                 api_key_file=api_key_file,
                 temporal_address=temporal_settings.temporal_address,
                 temporal_ui_url=temporal_settings.temporal_ui_url,
@@ -221,6 +249,7 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
 
 
-def _api_key(folder: Path) -> tuple[str, Path | None]:
-    given = os.environ.get("CONTROL_PLANE_API_KEY")
-    return (given, None) if given else read_or_make_api_key(folder)
+def _given_keys() -> ApiKeySettings | None:
+    name = "CONTROL_PLANE_API_KEY"
+    is_given = os.environ.get(name) or os.environ.get(name + FILE_SUFFIX)
+    return load(ApiKeySettings) if is_given else None

@@ -33,9 +33,11 @@ def worker(*, provisioner: str, create_tables: bool, delete_tables: bool) -> Non
 
         from provisioners.base import ProvisionerError  # noqa: PLC0415 - quick --help
         from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
+        from runtime.process import prepare_process  # noqa: PLC0415 - quick --help
         from worker.run import run_temporal_worker  # noqa: PLC0415 - quick --help
 
     configure_logging()
+    prepare_process()
     with ending_at_once(), expected_errors(ProvisionerError):
         asyncio.run(
             run_temporal_worker(

@@ -2,6 +2,7 @@
 
 import structlog
 
+from core.secret_files import forget_secrets
 from core.settings import TemporalWorkerSettings, load
 from provisioners.catalog import load_provisioner_class
 from runtime.parts import PartsSettings, open_parts, wait_for_registry
@@ -32,6 +33,7 @@ async def run_temporal_worker(
     settings = PartsSettings.from_environment()
     temporal_worker_settings = load(TemporalWorkerSettings)
     backend = load_provisioner_class(provisioner).from_environment()
+    forget_secrets()
     stop = stop_on_signals()
     async with open_parts(
         settings, create_tables=create_tables, delete_tables=delete_tables

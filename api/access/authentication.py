@@ -6,7 +6,7 @@ is for `api.access.authorisation` to say.
 
 import hmac
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -20,7 +20,7 @@ from core.errors import (
     NotAuthenticatedError,
 )
 from core.ids import ExecutionId
-from core.tokens import ExecutionTokens
+from registry.queries.token_secret import WorkerTokens
 
 BEARER: Final = "bearer"
 """The security scheme of the OpenAPI document: a bearer token."""
@@ -43,13 +43,21 @@ class Worker:
 Principal = Root | Worker
 
 
-def authenticate(header: str | None, *, api_key: str, tokens: ExecutionTokens) -> Principal:
+async def authenticate(
+    header: str | None, *, api_keys: Sequence[str], tokens: WorkerTokens
+) -> Principal:
     """Say who sends an Authorization header.
+
+    Args:
+        header: its value.
+        api_keys: those that are good.
+        tokens: knows the tokens of workers.
 
     Raises:
         NotAuthenticatedError: there is no header, or nothing after the scheme.
         AuthenticationSchemeIsInvalidError: the scheme is not Bearer (in any letter case).
-        ApiKeyIsInvalidError: it is neither the API key nor a worker's token.
+        ApiKeyIsInvalidError: it is neither an API key nor a worker's token.
+        SQLAlchemyError: it may be a worker's token, and the registry does not answer.
     """
     scheme, _, credential = (header or "").strip().partition(" ")
     credential = credential.strip()
@@ -58,9 +66,12 @@ def authenticate(header: str | None, *, api_key: str, tokens: ExecutionTokens) -
     if scheme.lower() != "bearer":
         raise AuthenticationSchemeIsInvalidError
     # Header values arrive as Latin-1 text; the key's own bytes are UTF-8.
-    if hmac.compare_digest(credential.encode("latin-1"), api_key.encode()):
+    sent = credential.encode("latin-1")
+    # With all of them: the time must not tell which one it was.
+    matches = [hmac.compare_digest(sent, key.encode()) for key in api_keys]
+    if any(matches):
         return Root()
-    execution_id = tokens.verify(credential)
+    execution_id = await tokens.verify(credential)
     if execution_id is None:
         raise ApiKeyIsInvalidError
     return Worker(execution_id)
@@ -92,9 +103,9 @@ class AuthenticatedRoute(APIRoute):
 
         async def authenticate_and_handle(request: Request) -> Response:
             context = await context_of(request)
-            request.state.principal = authenticate(
+            request.state.principal = await authenticate(
                 request.headers.get("authorization"),
-                api_key=context.api_key,
+                api_keys=context.api_keys,
                 tokens=context.tokens,
             )
             return await handle(_JsonRequest(request.scope, request.receive))

@@ -18,8 +18,8 @@ execution is open. Its reports are let through later too: they get the contract'
                                                                       authorise_reading_execution
     read the credentials for images  nothing                          RootOnly
 
-`PublicRoute` needs no key: the health check. Nor do the OpenAPI document and its two web pages,
-which are FastAPI's own.
+`PublicRoute` needs no key: the health check and the reference. Nor does the OpenAPI document, which
+is FastAPI's own.
 """
 
 from typing import Final

@@ -6,9 +6,13 @@ the request is authenticated, and waits for the rest of a request for ever.
 
 import asyncio
 import json
+import ssl
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.http.connections import Connections
+from api.http.security_headers import SECURITY_HEADERS
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers together; also what may come around a body, such as trailers."""
@@ -21,6 +25,14 @@ MAX_PIPELINED: Final = 100
 
 _FRAMING_PER_BODY_BYTE = 8
 """A chunk of one byte needs five more around it."""
+_HEADERS_OF_REFUSALS: Final = "".join(
+    f"{name}: {value}\r\n"
+    for name, value in (
+        ("content-type", "application/json"),
+        ("connection", "close"),
+        *SECURITY_HEADERS,
+    )
+).encode()
 
 
 class _HeadIsTooLargeError(Exception):
@@ -30,14 +42,33 @@ class _HeadIsTooLargeError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 431 to a head that is too large, and 408 to a request that does not come to its end.
 
-    Both close the connection. Between two requests uvicorn closes an idle connection by itself.
+    Both close the connection. Between two requests uvicorn closes an idle connection by itself. A
+    connection for which there is no room gets 503, or with TLS nothing.
+
+    Args:
+        *arguments: uvicorn's.
+        room: counts the connections.
+        tls: what to speak TLS with; None: nothing is encrypted.
+        **options: uvicorn's.
     """
 
     head_seconds = HEAD_SECONDS
     body_seconds = BODY_SECONDS
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - uvicorn's own
+        room: Connections,
+        tls: ssl.SSLContext | None,
+        **options: Any,  # noqa: ANN401 - uvicorn's own
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._room = room
+        self._tls = tls
+        self._is_counted = False
+        self._accepted: asyncio.Transport | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._early = b""
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True
         self._in_message = False
@@ -49,16 +80,35 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
         """Wait for the first request, but not for ever."""
-        super().connection_made(transport)
-        self._wait_at_most(self.head_seconds)
+        self._accepted = transport
+        self._is_counted = True
+        if not self._room.opened(self):
+            self._turn_away(transport)
+        elif self._tls is None:
+            self._begin(transport)
+        else:
+            # What comes is for the handshake.
+            transport.pause_reading()
+            self._handshake = self.loop.create_task(self._shake_hands(transport, self._tls))
+
+    def give_up(self) -> None:
+        """Close the connection at once: there is no room for those that send nothing."""
+        if self._accepted is not None:
+            self._accepted.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
+        self._stop_counting()
         self._stop_waiting()
-        super().connection_lost(exc)
+        if self.transport is not None:
+            super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; refuse what is no body and yet has no end."""
+        if self.transport is None:
+            # Together with the last bytes of the handshake, which has not told us yet.
+            self._early += data
+            return
         if self._timer is None and not self._in_message:
             self._wait_at_most(self.head_seconds)
         self._has_begun = False
@@ -95,7 +145,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ConnectionError("too many requests sent ahead")
         self._wait_at_most(self.body_seconds)
+        self._room.sent_a_request(self)
         super().on_headers_complete()
+        if self._room.are_scarce:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Count a part of the body."""
@@ -115,6 +168,37 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_head()
         else:
             self._refuse(400, msg)
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._wait_at_most(self.head_seconds)
+
+    async def _shake_hands(self, accepted: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        try:
+            transport = await self.loop.start_tls(
+                accepted, self, tls, server_side=True, ssl_handshake_timeout=self.head_seconds
+            )
+        except OSError:
+            # No TLS, or the client does not like our certificate. Its own words say more.
+            self._stop_counting()
+            return
+        if transport is not None and self._is_counted:
+            self._begin(transport)
+            early, self._early = self._early, b""
+            if early:
+                self.data_received(early)
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        # Without the handshake, a client that expects TLS would understand nothing.
+        if self._tls is None:
+            detail = "Too many connections are open. Please try again"
+            transport.write(_refusal(503, detail, b"retry-after: 1\r\n"))
+        transport.close()
+
+    def _stop_counting(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._room.closed(self)
 
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
@@ -155,11 +239,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         # With an earlier answer on its way, or this one begun, no other can be told from it.
         if not self._is_answering() or not (self._in_head or self.cycle.response_started):
-            body = json.dumps({"detail": detail}).encode()
-            self.transport.write(
-                STATUS_LINE[status]
-                + b"content-type: application/json\r\nconnection: close\r\n"
-                + b"content-length: %d\r\n\r\n" % len(body)
-                + body
-            )
+            self.transport.write(_refusal(status, detail))
         self.transport.close()
+
+
+def _refusal(status: int, detail: str, headers: bytes = b"") -> bytes:
+    body = json.dumps({"detail": detail}).encode()
+    return (
+        STATUS_LINE[status]
+        + _HEADERS_OF_REFUSALS
+        + headers
+        + b"content-length: %d\r\n\r\n" % len(body)
+        + body
+    )

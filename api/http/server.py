@@ -3,13 +3,20 @@
 import asyncio
 import contextlib
 import socket
+import ssl
+import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from api.http.connections import Connections, connections_limit
 from api.http.draining import DrainingMiddleware, refuse_new_connections
 from api.http.protocol import BoundedProtocol
+from api.http.security_headers import SECURITY_HEADERS
 from registry.changes import Changes
 
 _DRAIN_SECONDS = 30
@@ -28,6 +35,19 @@ might break under a request that is on its way.
 _KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle. Longer than clients and proxies (mostly 60 s) keep theirs, so
 that they close it, who know whether a request is on its way."""
+
+
+_BACKLOG = 2048
+"""Connections that the kernel has made and that wait for us to take them."""
+
+_ACCEPTED_AT_ONCE = 8
+"""How many of them are taken before anything else is done. Where no file is left, asyncio tries as
+often before it pauses."""
+
+_NO_FILES_LEFT = "socket.accept() out of system resource"
+"""What asyncio says to the loop's exception handler then."""
+
+logger = structlog.get_logger(__name__)
 
 
 class CannotListenError(OSError):
@@ -49,7 +69,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CannotListenError(error.errno, error.strerror, f"{host}:{port}") from error
     listener.setblocking(False)
@@ -71,6 +91,12 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            # To asyncio both numbers are one.
+            listener.listen(_BACKLOG)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or []:
             refuse_new_connections(listener)
@@ -85,21 +111,40 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    app: FastAPI, *, listener: socket.socket, changes: Changes, stop: asyncio.Event
+    app: FastAPI,
+    *,
+    listener: socket.socket,
+    changes: Changes,
+    stop: asyncio.Event,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int | None = None,
 ) -> None:
     """Serve until `stop` is set, then finish the requests that are under way.
 
     Those that wait for a change are answered at once: `changes` is closed. Each client that has
     sent a request gets an answer before its connection closes, unless the request takes too long.
 
+    Args:
+        app: the application.
+        listener: from `bind`; the caller closes it.
+        changes: what requests wait for.
+        stop: the order to stop.
+        tls: from `api.http.tls.load_certificate`; None: plain HTTP.
+        max_connections: how many may be open at the same time, if the open files allow it.
+
     Raises:
         RuntimeError: the server ended by itself.
     """
     draining = DrainingMiddleware(app)
+    limit = connections_limit(max_connections)
+    if max_connections is not None and limit < max_connections:
+        logger.warning("open_files_allow_fewer_connections", wanted=max_connections, limit=limit)
     server = _Server(
         uvicorn.Config(
             draining,
-            http=BoundedProtocol,
+            http=partial(BoundedProtocol, room=Connections(limit), tls=tls),  # type: ignore[arg-type] # makes one
+            backlog=_ACCEPTED_AT_ONCE,
+            headers=list(SECURITY_HEADERS),
             # Nothing here speaks it.
             ws="none",
             # Our logging takes uvicorn's lines as they come.
@@ -110,6 +155,7 @@ async def serve(
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
     )
+    _say_once_a_second_that_no_file_is_left(asyncio.get_running_loop())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -123,3 +169,22 @@ async def serve(
         server.should_exit = True
         stopping.cancel()
         await serving
+
+
+def _say_once_a_second_that_no_file_is_left(loop: asyncio.AbstractEventLoop) -> None:
+    """Answer asyncio's reports of it, one for each connection that it tries to take."""
+    said = -float("inf")
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal said
+        if context.get("message") == _NO_FILES_LEFT:
+            if time.monotonic() - said >= 1:
+                said = time.monotonic()
+                logger.error("no_file_left_for_a_connection", error=str(context.get("exception")))
+        elif before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)

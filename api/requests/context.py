@@ -10,10 +10,10 @@ from api.requests.after_commit import AfterCommit
 from api.views.shared import Links
 from core.settings import ApiSettings
 from core.temporal.dispatch import Dispatcher
-from core.tokens import ExecutionTokens
 from registry.changes import Changes
 from registry.database.engine import Registry
 from registry.queries.piece_stores import PieceStore
+from registry.queries.token_secret import WorkerTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Context:
     default_pool: str
     after_commit: AfterCommit
     # Not in the repr, which error reports and debuggers show.
-    api_key: str = field(repr=False)
-    tokens: ExecutionTokens = field(repr=False)
+    api_keys: tuple[str, ...] = field(repr=False)
+    tokens: WorkerTokens = field(repr=False)
     api_settings: ApiSettings
     links: Links
 

@@ -11,7 +11,11 @@ from provisioners.code.confined import read_facts
 from provisioners.code.facts import ProjectFacts
 from provisioners.code.sdk import runner_in
 
-INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+INHERITED_VARIABLES = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
+    # Authorities that are trusted, for an API with a certificate of one's own.
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
 """What a worker gets of the Temporal worker's environment, besides what the operator names."""
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 PROJECT_FILE = "control-plane.toml"

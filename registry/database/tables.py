@@ -33,6 +33,7 @@ from sqlalchemy import (
     func,
     literal_column,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -345,6 +346,19 @@ class LogChunk(Base):
     next_offset: Mapped[str]
     # When it was copied, soon after its lines were written; null in chunks of older servers.
     copied_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())
+
+
+class TokenSecret(Base):
+    """The secret that worker tokens are derived from, in the only row. The migration made it."""
+
+    __tablename__ = "token_secret"
+    __table_args__ = (CheckConstraint("is_the_only_one", name="one_row"),)
+
+    is_the_only_one: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
+    secret: Mapped[str]
+    # Until then workers are given tokens as servers before this table derived them, since some of
+    # these may still run. Null in a database that no such server has used.
+    derived_until: Mapped[datetime | None]
 
 
 def pool_of_function() -> ColumnElement[str]:

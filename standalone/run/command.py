@@ -78,8 +78,10 @@ def run(
         from control_plane._console.exits import told_plainly
         from control_plane.commands.invoke import read_input
 
+        from api.access.exposure import InsecureKeyError
         from provisioners.base import ProvisionerError
         from runtime.logging import configure_logging
+        from runtime.process import prepare_process
         from standalone.errors import StandaloneError
         from standalone.run.display import display
         from standalone.run.run import RunOptions, run_function
@@ -101,9 +103,10 @@ def run(
         profile=profile,
     )
     configure_logging(level="CRITICAL")
+    prepare_process()
     with (
         ending_at_once(),
-        expected_errors(StandaloneError, ProvisionerError),
+        expected_errors(StandaloneError, ProvisionerError, usage=InsecureKeyError),
         told_plainly(url),
     ):
         with display() as shown:

@@ -35,6 +35,9 @@ from worker.build import temporal_worker
 API_KEY = "butterflyburger"
 _TOKEN_SECRET = "a secret for tests"
 TOKENS = ExecutionTokens(_TOKEN_SECRET)
+API_KEYS = ApiKeySettings(
+    control_plane_api_key=SecretStr(API_KEY), control_plane_token_secret=SecretStr(_TOKEN_SECRET)
+)
 UI_URL = "http://127.0.0.1:8233"
 
 Json = dict[str, Any]
@@ -257,10 +260,7 @@ def parts_for(registry: Registry, client: Client, task_queue: str) -> Parts:
             temporal_heartbeat_seconds=2,
             temporal_ui_url=UI_URL,
         ),
-        keys=ApiKeySettings(
-            control_plane_api_key=SecretStr(API_KEY),
-            control_plane_token_secret=SecretStr(_TOKEN_SECRET),
-        ),
+        keys=API_KEYS,
         bundles=BundleStoreSettings(bundle_store_folder=None),
         look_again_seconds=1,
     )

@@ -19,12 +19,13 @@ from registry.database.engine import Registry
 from registry.database.tables import Execution
 from registry.queries.invocations import create_invocation
 from registry.queries.projects import create_project
+from registry.queries.token_secret import WorkerTokens
 from registry.queries.versions import create_version
 from registry.transitions.executions import open_execution
 from registry.transitions.preparation import record_prepared
 from tests.support.harness import (
+    API_KEYS,
     STANDARD,
-    TOKENS,
     ControlPlane,
     Json,
     eventually_true,
@@ -339,7 +340,7 @@ async def execution(registry: Registry) -> WorkerRef:
 async def activities(registry: Registry, peer: HttpPeer) -> AsyncIterator[ProvisioningActivities]:
     external = provisioner_at(peer.url, timeout=5)
     await external.start("test", NoBundles())
-    access = WorkerAccess(api_url="http://localhost:5000", tokens=TOKENS)
+    access = WorkerAccess(api_url="http://localhost:5000", tokens=WorkerTokens(registry, API_KEYS))
     yield ProvisioningActivities(external, registry, access, grace_seconds=1)
     await external.close()
 
