@@ -63,10 +63,12 @@ def _read(path: str, *, variable: str) -> str:
     try:
         # A pipe would hang, and a device has no end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _unusable(variable, "is no plain file")
-            content = file.read(MAX_SECRET_BYTES + 1)
+            content = os.read(descriptor, MAX_SECRET_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _unusable(variable, f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_SECRET_BYTES:

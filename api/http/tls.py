@@ -2,6 +2,14 @@
 
 import ssl
 from pathlib import Path
+from typing import Final
+
+_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the key is that of another certificate",
+    "EE_KEY_TOO_SMALL": "the key is too short to be safe",
+    "CA_MD_TOO_WEAK": "the signature is too weak to be safe",
+}
+"""OpenSSL's names for what is wrong. Without one, it could not read what is in the files."""
 
 
 class CertificateError(Exception):
@@ -32,7 +40,7 @@ def load_certificate(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=lambda: _refuse_password(key))
     except ssl.SSLError as error:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
+        reason = _REASONS.get(error.reason or "", "one of them holds something else")
         raise CertificateError(
             f"The certificate {certificate} cannot be used with the key {key}: {reason}"
         ) from None
