@@ -7,6 +7,7 @@ the request is authenticated, and waits for the rest of a request for ever.
 import asyncio
 import json
 import ssl
+from contextlib import suppress
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -174,19 +175,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wait_at_most(self.head_seconds)
 
     async def _shake_hands(self, accepted: asyncio.Transport, tls: ssl.SSLContext) -> None:
-        try:
+        transport = None
+        # No TLS, or the client does not like our certificate: its own words say more.
+        with suppress(OSError):
             transport = await self.loop.start_tls(
                 accepted, self, tls, server_side=True, ssl_handshake_timeout=self.head_seconds
             )
-        except OSError:
-            # No TLS, or the client does not like our certificate. Its own words say more.
+        if transport is None or accepted.is_closing():
+            # Until now the end of the connection is told to asyncio's side of TLS, and not to us.
+            accepted.abort()
             self._stop_counting()
             return
-        if transport is not None and self._is_counted:
-            self._begin(transport)
-            early, self._early = self._early, b""
-            if early:
-                self.data_received(early)
+        self._begin(transport)
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     def _turn_away(self, transport: asyncio.Transport) -> None:
         # Without the handshake, a client that expects TLS would understand nothing.

@@ -40,7 +40,7 @@ def render(document: Node, *, style: str, source: str) -> str:
     """
     info = document["info"]
     operations = list(_operations(document))
-    tags = list(dict.fromkeys(operation["tags"][0] for _, _, operation in operations))
+    tags = list(dict.fromkeys(_tag(operation) for _, _, operation in operations))
     schemas: Node = document["components"]["schemas"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     body = [
@@ -55,7 +55,7 @@ def render(document: Node, *, style: str, source: str) -> str:
     ]
     for tag in tags:
         body.append(f'<h2 id="{escape(tag)}">{escape(tag.capitalize())}</h2>')
-        body += [_operation(*each) for each in operations if each[2]["tags"][0] == tag]
+        body += [_operation(*each) for each in operations if _tag(each[2]) == tag]
     body.append('<h2 id="types">Types</h2>')
     body += [_type(name, schema) for name, schema in schemas.items()]
     body.append("</main>")
@@ -74,11 +74,16 @@ def _operations(document: Node) -> Iterator[tuple[str, str, Node]]:
                 yield method, path, methods[method]
 
 
+def _tag(operation: Node) -> str:
+    tags: list[str] = operation.get("tags") or ["other"]
+    return tags[0]
+
+
 def _entries(tag: str, operations: Iterable[tuple[str, str, Node]]) -> str:
     entries = "".join(
         f'<li><a href="#{escape(operation["operationId"])}">{escape(operation["summary"])}</a></li>'
         for _, _, operation in operations
-        if operation["tags"][0] == tag
+        if _tag(operation) == tag
     )
     return f'<p><a href="#{escape(tag)}">{escape(tag.capitalize())}</a></p><ul>{entries}</ul>'
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -164,12 +165,25 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, changes: Changes) -> AsyncIterator[Server]:
+async def serving(
+    app: FastAPI,
+    changes: Changes,
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int | None = None,
+) -> AsyncIterator[Server]:
     """Serve on a port; setting the event stops the server, and the end of the block too."""
     with bind("127.0.0.1", 0) as listener:
         server = Server(listener, listener.getsockname()[1])
         serves = asyncio.create_task(
-            serve(app, listener=listener, changes=changes, stop=server.stop)
+            serve(
+                app,
+                listener=listener,
+                changes=changes,
+                stop=server.stop,
+                tls=tls,
+                max_connections=max_connections,
+            )
         )
         try:
             yield server

@@ -1,9 +1,7 @@
 """The runner's own HTTP: each form of an answer, and what is none."""
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from control_plane.runner.http11 import Connection, ProtocolError, Response
+
+from tests.support.certificates import make_certificate, needs_openssl
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Serve = Callable[..., int]
@@ -138,18 +138,9 @@ def test_what_is_no_answer(connect: Connect, answer: bytes, problem: str) -> Non
         post(connection)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@needs_openssl
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "1", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = make_certificate(tmp_path, "DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 

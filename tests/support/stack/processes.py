@@ -38,13 +38,18 @@ class Program:
         environment: Mapping[str, str],
         folder: Path,
         user: int | None = None,
+        open_files: int | None = None,
     ) -> None:
+        """Start it. `open_files`: it may have no more, not even if it asks."""
+        command = [str(COMMAND), *arguments]
+        if open_files is not None:
+            command = ["/bin/sh", "-c", f'ulimit -n {open_files}; exec "$0" "$@"', *command]
         folder.mkdir(parents=True, exist_ok=True)
         self._out = folder / "out"
         self._err = folder / "err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [COMMAND, *arguments],
+                command,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
