@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
+from core.text import visible
+
 F = TypeVar("F", bound=Callable[..., Any])
 _WORKERS_AS_ROOT = "PROCESS_WORKERS_AS_ROOT"
 
@@ -97,7 +99,8 @@ def _run_workers_as_root(
     # A provisioner, which may be of another package, reads its settings from there.
     os.environ[_WORKERS_AS_ROOT] = "1"
     if os.geteuid() == 0:
-        click.echo("Warning: functions run as root, and can do all that root can.", err=True)
+        warning = "Warning: functions run as root, and can do all that root can."
+        click.echo(warning, err=True)  # noqa: TID251 - no text of others, and no SDK in here
 
 
 def certificate_options(command: F) -> F:
@@ -205,6 +208,9 @@ def ending_at_once() -> Iterator[None]:
     except click.UsageError:
         raise
     except click.ClickException as error:
+        # What hides in the text of a function, or of another program, must not do so here.
+        shown = visible(error.format_message())
+        error.format_message = lambda: shown  # type: ignore[method-assign]  # each kind has its own
         error.show()
         code = error.exit_code
     except SystemExit as error:

@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 import structlog
+
+from core.text import visible
 
 _SHARED: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -32,8 +35,8 @@ def configure_logging(*, level: str = "INFO") -> None:
     renderer: list[structlog.types.Processor]
     if sys.stderr.isatty():
         renderer = [
-            # The default is rich's traceback, with all local variables.
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            _make_visible,
+            structlog.dev.ConsoleRenderer(exception_formatter=_visible_traceback),
         ]
     else:
         renderer = _JSON
@@ -54,6 +57,22 @@ def configure_logging(*, level: str = "INFO") -> None:
     # One line a request is the business of a proxy in front; ours would drown the rest.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _make_visible(
+    _: structlog.types.WrappedLogger, __: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Let no text, as the name of a function, hide escape sequences from a terminal."""
+    return {
+        name: visible(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
+def _visible_traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write a traceback. The default is rich's, with all local variables."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write(visible(text.getvalue()))
 
 
 class _OwnersFile(RotatingFileHandler):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from rich.console import Console
+from control_plane._console.foreign import log_lines
+from control_plane._console.output import echo, has_colours
+from control_plane._console.terminal import console, words
 from rich.table import Table
 
 from runtime.shutdown import stop_on_signals
@@ -54,9 +57,8 @@ async def run_demo(*, keep: bool) -> int:
     Raises:
         StandaloneError: the stack cannot be started.
     """
-    console = Console(highlight=False)
     stopping = asyncio.create_task(stop_on_signals().wait())
-    demo = asyncio.create_task(_run(console, keep=keep))
+    demo = asyncio.create_task(_run(keep=keep))
     await asyncio.wait([demo, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     demo.cancel()
@@ -66,14 +68,14 @@ async def run_demo(*, keep: bool) -> int:
         return _INTERRUPTED
 
 
-async def _run(console: Console, *, keep: bool) -> int:
+async def _run(*, keep: bool) -> int:
     if not _EXAMPLE.is_dir():
         raise StandaloneError(f"The example project {_EXAMPLE} is not there")
     with tempfile.TemporaryDirectory(
         prefix="control-plane-demo-", ignore_cleanup_errors=True
     ) as folder:
         began = time.monotonic()
-        console.print("Starting Postgres, Temporal, the API and a Temporal worker ...")
+        echo("Starting Postgres, Temporal, the API and a Temporal worker ...")
         options = StackOptions(
             data_folder=_make_data_folder(Path(folder)),
             api_port=0,
@@ -81,18 +83,18 @@ async def _run(console: Console, *, keep: bool) -> int:
             is_for_others=False,
         )
         async with running_stack(options) as stack:
-            console.print(f"... ready after {time.monotonic() - began:.1f} s, API {stack.api_url}")
+            echo(f"... ready after {time.monotonic() - began:.1f} s, API {stack.api_url}")
             project = Path(shutil.copytree(_EXAMPLE, Path(folder) / "project"))
             calls = _calls(_make_shared_folder(Path(folder)) / "attempts")
             async with _api(stack) as http, _ending_all(http):
-                await _deploy(console, http, project, calls)
-                await _watch(console, http, calls)
-                await _print_logs(console, http, calls)
-                good = _print_table(console, stack, calls)
-                console.print(f"Done after {time.monotonic() - began:.1f} s.")
+                await _deploy(http, project, calls)
+                await _watch(http, calls)
+                await _print_logs(http, calls)
+                good = _print_table(stack, calls)
+                echo(f"Done after {time.monotonic() - began:.1f} s.")
                 if keep:
                     key = stack.api_key_file
-                    console.print(f"The stack goes on. API key: {key}. Ctrl-C ends it.")
+                    echo(f"The stack goes on. API key: {key}. Ctrl-C ends it.")
                     # The order to stop is what it ends by, and no interruption of anything.
                     with suppress(asyncio.CancelledError):
                         await asyncio.Event().wait()
@@ -164,9 +166,7 @@ async def _request(http: httpx.AsyncClient, method: str, path: str, **options: A
     return body
 
 
-async def _deploy(
-    console: Console, http: httpx.AsyncClient, project: Path, calls: list[_Call]
-) -> None:
+async def _deploy(http: httpx.AsyncClient, project: Path, calls: list[_Call]) -> None:
     await _request(http, "PUT", f"/projects/{_PROJECT}")
     version = await _request(
         http,
@@ -192,12 +192,12 @@ async def _deploy(
         },
     )
     version_id = version["version_id"]
-    console.print(f"Deployed {_EXAMPLE.name}/ as project {_PROJECT}, version {version_id}")
+    echo(f"Deployed {_EXAMPLE.name}/ as project {_PROJECT}, version {version_id}")
     for call in calls:
         base = f"/projects/{_PROJECT}/versions/{version_id}/functions/{call.function}/invocations"
         call.seen = await _request(http, "POST", base, json={"input": json.dumps(call.argument)})
         call.path = f"{base}/{call.seen['invocation_id']}"
-        console.print(f"Called {call.function}({_arguments(call.argument)}): {call.shows}")
+        echo(f"Called {call.function}({_arguments(call.argument)}): {call.shows}")
 
 
 def _arguments(argument: object) -> str:
@@ -207,9 +207,9 @@ def _arguments(argument: object) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-async def _watch(console: Console, http: httpx.AsyncClient, calls: list[_Call]) -> None:
+async def _watch(http: httpx.AsyncClient, calls: list[_Call]) -> None:
     began = time.monotonic()
-    console.print()
+    echo("")
     while any(call.seen["invocation_status"] != "TERMINATED" for call in calls):
         if time.monotonic() - began > _LONGEST_SECONDS:
             raise StandaloneError(f"not all invocations ended within {_LONGEST_SECONDS} s")
@@ -219,11 +219,9 @@ async def _watch(console: Console, http: httpx.AsyncClient, calls: list[_Call]) 
             call.seen = await _request(http, "GET", call.path)
             for line in _news(call):
                 seconds = time.monotonic() - began
-                console.print(
-                    f"{seconds:5.1f} s  {call.function:<9} {line}", markup=False, soft_wrap=True
-                )
+                echo(f"{seconds:5.1f} s  {call.function:<9} {line}")
         await asyncio.sleep(0.1)
-    console.print()
+    echo("")
 
 
 def _news(call: _Call) -> list[str]:
@@ -247,22 +245,19 @@ def _news(call: _Call) -> list[str]:
     return new
 
 
-async def _print_logs(console: Console, http: httpx.AsyncClient, calls: list[_Call]) -> None:
-    console.print("What the workers printed:")
+async def _print_logs(http: httpx.AsyncClient, calls: list[_Call]) -> None:
+    echo("What the workers printed:")
     for call in calls:
         for execution in call.seen["executions"]:
             path = f"{call.path}/executions/{execution['execution_id']}/logs"
             logs = await _request(http, "GET", path)
             for line in [line for line in logs["log_lines"] if line.strip()][:1]:
-                console.print(
-                    f"  {call.function} #{execution['attempt']}: {line}",
-                    markup=False,
-                    soft_wrap=True,
-                )
-    console.print()
+                (shown, *_) = log_lines(line, colours=has_colours(sys.stdout))
+                echo(f"  {call.function} #{execution['attempt']}: ", shown)
+    echo("")
 
 
-def _print_table(console: Console, stack: Stack, calls: list[_Call]) -> bool:
+def _print_table(stack: Stack, calls: list[_Call]) -> bool:
     table = Table("function", "phase", "#", "cause", "result or error", title="Invocations")
     for call in calls:
         phase = call.seen["phase"]
@@ -271,15 +266,15 @@ def _print_table(console: Console, stack: Stack, calls: list[_Call]) -> bool:
             first = execution["attempt"] == 1
             text = execution["output"] or execution["error_message"] or ""
             table.add_row(
-                call.function if first else "",
-                f"[{colour}]{phase}[/]" if first else "",
+                words(call.function) if first else "",
+                words(phase, colour) if first else "",
                 str(execution["attempt"]),
-                execution["cause"],
-                text.partition("\n")[0][:60].replace("[", "\\["),
+                words(execution["cause"] or ""),
+                words(text.partition("\n")[0][:60]),
             )
-    console.print(table)
+    console().print(table)
     if stack.temporal_ui_url is not None:
-        console.print("In Temporal's web UI (each execution is a run; --keep keeps it open):")
+        echo("In Temporal's web UI (each execution is a run; --keep keeps it open):")
         for call in calls:
-            console.print(f"  {call.function:<9} {call.seen['temporal_url']}", soft_wrap=True)
+            echo(f"  {call.function:<9} {call.seen['temporal_url']}")
     return all(call.seen["phase"] == call.expected_phase for call in calls)

@@ -3,7 +3,7 @@
 import asyncio
 from shlex import quote
 
-import click
+from control_plane._console.output import echo
 
 from runtime.shutdown import stop_on_signals
 from standalone.stack import Stack, StackOptions, running_stack
@@ -16,22 +16,22 @@ async def run_until_stopped(options: StackOptions) -> int:
         StandaloneError: a part cannot be started.
     """
     stop = stop_on_signals()
-    click.echo(f"Starting control-plane, data in {options.data_folder} ...")
+    echo(f"Starting control-plane, data in {options.data_folder} ...")
     async with running_stack(options) as stack:
-        click.echo(_describe(stack))
+        echo(_describe(stack))
         stopped = asyncio.create_task(stop.wait())
         died = asyncio.create_task(stack.part_died())
         await asyncio.wait([stopped, died], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if stop.is_set():
             died.cancel()
-            click.echo("Stopping ... (once more Ctrl-C to stop at once)")
+            echo("Stopping ... (once more Ctrl-C to stop at once)")
             exit_code = 0
         else:
-            click.echo(f"control-plane: {died.result()}", err=True)
+            echo(f"control-plane: {died.result()}", err=True)
             exit_code = 1
     if exit_code == 0:
-        click.echo("Stopped. The data is kept, and workers that run go on; start again to go on.")
+        echo("Stopped. The data is kept, and workers that run go on; start again to go on.")
     return exit_code
 
 

@@ -5,13 +5,14 @@ group `control_plane.commands`; each names a `click.Command`. The group's help i
 other packages than this project's, so their modules must be light.
 """
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
 
-from control_plane._console.exits import EPILOG
+from control_plane._console.exits import EPILOG, show_unexpected, visible_errors
 from control_plane.commands.table import SDK_COMMANDS, SERVER_COMMANDS
 
 ENTRY_POINT_GROUP = "control_plane.commands"
@@ -50,6 +51,22 @@ class LazyCommand(click.Command):
 
 class InstalledCommands(click.Group):
     """A group of the SDK's commands, and of those among the installed packages' entry points."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's
+    ) -> click.Context:
+        """Read the options of the group."""
+        with visible_errors():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        """Run the command that was named."""
+        with visible_errors():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Give the names of all commands, without importing them."""
@@ -122,4 +139,5 @@ def control_plane() -> None:
 
 def main() -> None:
     """Be the program `control-plane`."""
+    sys.excepthook = show_unexpected
     control_plane(prog_name="control-plane")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 from control_plane._console.exits import EPILOG
+from control_plane._console.foreign import raw_option
+from control_plane._console.output import echo
 
 from runtime.commands import (
     ending_at_once,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     "-run at its end.",
 )
 @workers_as_root_option
+@raw_option
 def run(
     *,
     target: str,
@@ -123,7 +126,7 @@ def _print(ended: "RunResult", *, as_json: bool) -> int:
 
     info = ended.invocation
     if info is None:
-        click.echo("Interrupted before the function was called", err=True)
+        echo("Interrupted before the function was called", err=True)
         return Exit.INTERRUPTED
     if as_json:
         print_json(info.raw)
@@ -131,9 +134,9 @@ def _print(ended: "RunResult", *, as_json: bool) -> int:
         result = result_of(info)
     except InvocationFailedError as error:
         # Its traceback is among the logs.
-        click.echo(f"Error: {error.error}", err=True)
+        echo(f"Error: {error.error}", err=True)
     except ControlPlaneError as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
     else:
         if not as_json:
             print_json(result)

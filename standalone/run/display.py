@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from control_plane._console.foreign import log_lines, one_line
+from control_plane._console.output import echo, is_terminal
+
 _PAUSE_SECONDS: Final = 1.0
 
 
@@ -15,7 +18,7 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """Show a line about what is being done."""
 
-    def log(self, line: str) -> None:
+    def log(self, text: str) -> None:
         """Show a line that the function has written."""
 
     def status(self, text: str, *, matters: bool = False) -> None:
@@ -33,10 +36,11 @@ class _Plain:
         self._said_at = 0.0
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        echo(one_line(text), err=True)
 
-    def log(self, line: str) -> None:
-        self.say(line)
+    def log(self, text: str) -> None:
+        for each in log_lines(text, colours=False):
+            echo(each, err=True)
 
     def status(self, text: str, *, matters: bool = False) -> None:
         now = time.monotonic()
@@ -48,27 +52,22 @@ class _Plain:
 @contextmanager
 def display() -> Iterator[Display]:
     """Give a display: lines, and on a terminal a last line that moves."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield _Plain()
         return
-    try:
-        # Comes with the stack; without it there are plain lines.
-        from rich.console import Console  # noqa: PLC0415 - see above
-    except ImportError:
-        yield _Plain()
-        return
-    console = Console(stderr=True, highlight=False)
+    # Imported here: rich takes longer to import than the rest of a command.
+    from control_plane._console.terminal import StatusLine  # noqa: PLC0415 - see above
 
     class Terminal:
         def say(self, text: str) -> None:
-            console.print(text, markup=False, soft_wrap=True, style="dim")
+            line.say(text)
 
-        def log(self, line: str) -> None:
-            console.print(line, markup=False, soft_wrap=True)
+        def log(self, text: str) -> None:
+            line.log(text)
 
         def status(self, text: str, *, matters: bool = False) -> None:
             del matters
-            moving.update(f"[dim]{text.replace('[', chr(92) + '[')}[/]")
+            line.show("", detail=text, progress="")
 
-    with console.status("") as moving:
+    with StatusLine() as line:
         yield Terminal()

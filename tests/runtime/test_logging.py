@@ -58,3 +58,31 @@ def test_a_traceback_does_not_show_variables(*, terminal: bool) -> None:
     assert seen.count("it_failed") == 2
     assert seen.count("RuntimeError: no luck") == 2
     assert SECRET not in seen
+
+
+ATTACK = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b2J\u202e"
+HOSTILE = f"""
+import logging, structlog
+from runtime.logging import configure_logging
+configure_logging()
+text = {ATTACK!r}
+structlog.get_logger("t").warning(text, function=text, others=[text], error=ValueError(text))
+logging.getLogger("library").warning("%s", text)
+try:
+    raise ValueError(text)
+except ValueError:
+    structlog.get_logger("t").exception("it_failed")
+"""
+
+
+def test_a_name_does_nothing_to_the_terminal_of_the_server() -> None:
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", HOSTILE], stderr=theirs, check=True, timeout=60)
+        os.close(theirs)
+        seen = _read_all(ours)
+    finally:
+        os.close(ours)
+    assert seen.count("x1b]52;c;ZXZpbA==") >= 5
+    for part in ("\x1b]", "\x07", "\x1b[2J", "\x9b", "\u202e"):
+        assert part not in seen

@@ -19,7 +19,7 @@ def reporting(progress: bool | OnProgress) -> Iterator[OnProgress]:
     if progress:
         try:
             # Imported here: it is an optional package.
-            from rich.console import Console  # noqa: PLC0415 - see above
+            from rich.console import Console  # noqa: PLC0415, TID251 - see above; prints no text
             from rich.progress import Progress  # noqa: PLC0415 - see above
         except ImportError:
             pass

@@ -4,12 +4,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from traceback import format_exception
+from types import TracebackType
 from typing import NoReturn
 from urllib.parse import unquote
 
 import click
 
 from control_plane import errors
+from control_plane._console.foreign import visible
+from control_plane._console.output import echo
 
 
 class Exit(IntEnum):
@@ -57,6 +61,28 @@ class CommandError(click.ClickException):
         super().__init__(message)
         self.exit_code = status  # type: ignore[misc]  # click reads it from the error raised
 
+    def format_message(self) -> str:
+        """Give the line; what hides in it is visible."""
+        return visible(self.message)
+
+
+@contextmanager
+def visible_errors() -> Iterator[None]:
+    """Make visible what hides in the texts of click's errors, as usage errors are."""
+    try:
+        yield
+    except click.ClickException as error:
+        shown = visible(error.format_message())
+        error.format_message = lambda: shown  # type: ignore[method-assign]  # each kind has its own
+        raise
+
+
+def show_unexpected(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Show the traceback of an error that nobody expected, as `sys.excepthook` does."""
+    echo("".join(format_exception(kind, error, traceback)).rstrip("\n"), err=True)
+
 
 def exit_of_phase(phase: str) -> Exit:
     """Give the status for a call that has ended so."""
@@ -80,7 +106,7 @@ def told_plainly(server: str | None = None) -> Iterator[None]:
 
 def interrupted() -> NoReturn:
     """End the command as one that Ctrl-C has ended."""
-    click.echo(err=True)
+    echo("", err=True)
     sys.exit(Exit.INTERRUPTED)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from control_plane._console.foreign import one_line
 from control_plane._http.client import Client
 from control_plane._http.profiles import load_profiles
 
@@ -12,7 +13,7 @@ _MOST = 500
 
 
 def complete_project(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Give the projects whose names begin so."""
+    """Give the projects whose names begin so. Names that hide something are left out."""
     return _ask(
         ctx,
         lambda client: (each.project_name for each in client.list_projects()),
@@ -49,6 +50,10 @@ def _ask(
     try:
         given = {name: ctx.params.get(name) for name in ("url", "key", "profile")}
         with Client(**given, timeout=_SECONDS, patience=0.0) as client:
-            return [name for name in names(client) if name.startswith(incomplete)][:_MOST]
+            return [
+                name
+                for name in names(client)
+                if name.startswith(incomplete) and name == one_line(name)
+            ][:_MOST]
     except Exception:  # noqa: BLE001 - whatever is wrong, a shell's line is no place to say it
         return []

@@ -1,6 +1,7 @@
 """What commands print: JSON, words in colours, times.
 
-What is asked for goes to standard output, remarks about it to standard error.
+What is asked for goes to standard output, remarks about it to standard error. Nothing else than
+`echo` writes, apart from rich in `terminal`; it makes foreign text visible (`foreign`).
 """
 
 import json
@@ -11,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import click
+
+from control_plane._console.foreign import Safe, is_raw, joined, json_of, one_line, visible
 
 STYLES = {
     "SUCCEEDED": "green",
@@ -32,6 +35,17 @@ json_option = click.option(
 )
 
 
+def echo(*parts: str, err: bool = False) -> None:
+    """Print a text and a line break. What hides in it is made visible, but for what is `Safe`.
+
+    Args:
+        *parts: put together without anything in between.
+        err: print it to standard error.
+    """
+    # In a pipe click would take out colours, and with --raw none may be missing.
+    click.echo(joined(*parts), err=err, color=True if is_raw() else None)
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Tell whether a person looks at a stream, rather than a program."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -40,28 +54,31 @@ def is_terminal(stream: TextIO) -> bool:
 def print_json(value: object) -> None:
     """Print one JSON document on one line; for a person, on more."""
     indent = 2 if is_terminal(sys.stdout) else None
-    click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+    echo(json_of(value, indent=indent))
 
 
 def remark(text: str) -> None:
     """Say something about what is printed."""
-    click.echo(click.style(text, dim=True) if _has_colours(sys.stderr) else text, err=True)
+    shown = visible(text)
+    echo(Safe(click.style(shown, dim=True)) if has_colours(sys.stderr) else shown, err=True)
 
 
-def coloured(text: str, stream: TextIO | None = None) -> str:
+def coloured(text: str, stream: TextIO | None = None) -> Safe:
     """Give a word for a state its colour, where there are colours."""
-    style = STYLES.get(text)
-    if style is None or not _has_colours(stream or sys.stdout):
-        return text
-    return click.style(text, fg=style)
+    shown, style = one_line(text), STYLES.get(text)
+    if style is None or not has_colours(stream or sys.stdout):
+        return shown
+    return Safe(click.style(shown, fg=style))
 
 
-def heading(text: str) -> str:
+def heading(text: str) -> Safe:
     """Give the title of a section its form."""
-    return click.style(text, bold=True) if _has_colours(sys.stdout) else text
+    shown = visible(text)
+    return Safe(click.style(shown, bold=True)) if has_colours(sys.stdout) else shown
 
 
-def _has_colours(stream: TextIO) -> bool:
+def has_colours(stream: TextIO) -> bool:
+    """Tell whether what is written to a stream may be coloured."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -89,10 +106,10 @@ def moment(time: datetime | None) -> str:
     return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def progress_text(progress: Mapping[str, Any] | None) -> str:
+def progress_text(progress: Mapping[str, Any] | None) -> Safe:
     """Give what a function has reported of its progress, on one line."""
     if not progress:
-        return ""
+        return Safe()
     fields = dict(progress)
     done, total, message = (fields.pop(name, None) for name in ("done", "total", "message"))
     parts = []
@@ -106,11 +123,6 @@ def progress_text(progress: Mapping[str, Any] | None) -> str:
     if fields:
         parts.append(json.dumps(fields, ensure_ascii=False))
     return one_line(" ".join(parts))
-
-
-def one_line(text: str) -> str:
-    """Give a text without line breaks, and with one space between its words."""
-    return " ".join(text.split())
 
 
 def cut(text: str, most: int) -> str:

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import click
-
-from control_plane._console.output import is_terminal, one_line
+from control_plane._console.foreign import one_line
+from control_plane._console.output import echo, is_terminal
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
         table.show(cells)
     else:
         for line in plain_table(columns, cells):
-            click.echo(line)
+            echo(line)
 
 
 def plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> Iterable[str]:

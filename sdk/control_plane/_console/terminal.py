@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from control_plane._console.foreign import log_lines, one_line
 from control_plane._console.output import STYLES
 
 _GAP = 2
@@ -22,6 +23,11 @@ _NARROWEST = 30
 def console(*, stderr: bool = False) -> Console:
     """Make rich's console for a terminal. It has no colours where NO_COLOR is set."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def words(text: str, style: str = "") -> Text:
+    """Make rich's text, on one line, of a foreign one: what hides in it is visible."""
+    return Text(one_line(text), style=style)
 
 
 class Table:
@@ -50,7 +56,7 @@ class Table:
     def show(self, rows: Iterable[Sequence[str]]) -> None:
         """Print it with these rows."""
         for row in rows:
-            self._table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+            self._table.add_row(*(words(cell, STYLES.get(cell, "")) for cell in row))
         screen = console()
         # What does not fit is broken by the terminal: better than columns of five letters.
         screen.print(self._table, width=max(screen.width, self._least), crop=False)
@@ -64,8 +70,13 @@ class Tree:
 
     def add(self, name: str, *, call_id: str, state: str, rest: str) -> "Tree":
         """Add a call; gives the branch for those below it."""
-        text = Text.assemble(
-            name, (f"  {call_id}  ", "dim"), (state, STYLES.get(state, "")), (f"  {rest}", "dim")
+        text = Text("  ").join(
+            (
+                words(name),
+                words(call_id, "dim"),
+                words(state, STYLES.get(state, "")),
+                words(rest, "dim"),
+            )
         )
         return Tree(self._branch.add(text))
 
@@ -95,23 +106,28 @@ class StatusLine:
     def show(self, state: str, *, detail: str, progress: str) -> None:
         """Change the line: a state in its colour, then what is known of it."""
         text = Text(no_wrap=True, overflow="ellipsis")
-        text.append(state, style=STYLES.get(state, ""))
+        text.append_text(words(state, STYLES.get(state, "")))
         if detail:
-            text.append(detail, style="dim")
+            text.append_text(words(detail, "dim"))
         if progress:
-            text.append(f"  {progress}")
+            text.append("  ").append_text(words(progress))
         self._status.update(text)
 
-    def print(self, line: str) -> None:
-        """Print a line above; it may hold colours."""
-        self._console.print(Text.from_ansi(line), soft_wrap=True)
+    def say(self, text: str) -> None:
+        """Print a line above, about what is done."""
+        self._console.print(words(text, "dim"), soft_wrap=True)
+
+    def log(self, line: str) -> None:
+        """Print a line of a log above; it may hold colours."""
+        for each in log_lines(line, colours=True):
+            self._console.print(Text.from_ansi(each), soft_wrap=True)
 
 
 class StageLine:
     """A line of standard output that changes, until its last text is kept."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = console()
         self._status = self._console.status("")
 
     def __enter__(self) -> "StageLine":
@@ -123,8 +139,8 @@ class StageLine:
 
     def show(self, line: str) -> None:
         """Change the line."""
-        self._status.update(Text(line, style="dim"))
+        self._status.update(words(line, "dim"))
 
     def keep(self, line: str) -> None:
         """Print a line that stays."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(words(line), soft_wrap=True)

@@ -1,16 +1,14 @@
 """Waiting for a call's end: what is shown meanwhile, what is printed at the end."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-import click
-
 from control_plane._call.invocation import result_of
 from control_plane._console import output
 from control_plane._console.exits import CommandError, Exit, as_command_error, exit_of_phase
+from control_plane._console.foreign import Safe, json_of, json_text, log_lines, one_line
 from control_plane._http.client import Client
 from control_plane._http.follower import Follower, Line, Output
 from control_plane.errors import (
@@ -66,13 +64,14 @@ class _PlainLines:
     def state(self, info: InvocationInfo) -> None:
         said, progress = _state_text(info), output.progress_text(info.progress)
         if said != self._said:
-            click.echo(f"[{said}]", err=True)
+            output.echo(f"[{said}]", err=True)
         if progress and progress != self._progress:
-            click.echo(f"[{progress}]", err=True)
+            output.echo(f"[{progress}]", err=True)
         self._said, self._progress = said, progress
 
     def line(self, line: Line) -> None:
-        click.echo(line.text, err=True)
+        for each in log_lines(line.text, colours=False):
+            output.echo(each, err=True)
 
 
 class _TerminalDisplay:
@@ -87,16 +86,16 @@ class _TerminalDisplay:
         self._status.show(info.phase, detail=detail, progress=progress)
 
     def line(self, line: Line) -> None:
-        self._status.print(line.text)
+        self._status.log(line.text)
 
 
-def _state_text(info: InvocationInfo) -> str:
+def _state_text(info: InvocationInfo) -> Safe:
     parts = [info.phase]
     if info.queue_position is not None:
         parts.append(f"place {info.queue_position} in the queue")
     if info.phase_detail:
-        parts.append(" ".join(info.phase_detail.split()))
-    return ", ".join(parts)
+        parts.append(info.phase_detail)
+    return one_line(", ".join(parts))
 
 
 def log_event(line: Line) -> dict[str, object]:
@@ -105,7 +104,7 @@ def log_event(line: Line) -> dict[str, object]:
 
 
 def _json_line(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    output.echo(json_of(value))
 
 
 @contextmanager
@@ -129,7 +128,7 @@ def goes_on_without_us(client: Client, invocation_id: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\n{invocation_id} goes on; {cancel}", err=True)
+        output.echo(f"\n{invocation_id} goes on; {cancel}", err=True)
         sys.exit(Exit.INTERRUPTED)
     except WaitTimeoutError as error:
         raise CommandError(f"{error}, and goes on; {cancel}", Exit.STILL_RUNNING) from None
@@ -161,7 +160,7 @@ def wait_and_end(
     with goes_on_without_us(client, path.invocation_id):
         # In here: a person who has seen the id may press Ctrl-C.
         if not as_json:
-            click.echo(path.invocation_id, err=True)
+            output.echo(one_line(path.invocation_id), err=True)
         follower = Follower(
             client.exchange, path, output=Output() if follow else None, timeout=timeout
         )
@@ -190,20 +189,20 @@ def _print_result(info: InvocationInfo) -> None:
     except InvocationFailedError as error:
         attempts = len(info.executions)
         after = f" after {attempts} attempts" if attempts > 1 else ""
-        click.echo(f"Error: {info.function_name} has failed{after}: {error.error}", err=True)
+        output.echo(f"Error: {info.function_name} has failed{after}: {error.error}", err=True)
         if error.remote_traceback:
-            click.echo(error.remote_traceback, err=True)
+            output.echo(error.remote_traceback, err=True)
         output.remark(f"`control-plane describe {info.invocation_id}` shows more")
     except ControlPlaneError as error:
-        click.echo(f"Error: {error}", err=True)
+        output.echo(f"Error: {error}", err=True)
     else:
         text = info.executions[-1].output if info.executions else None
         if output.is_terminal(sys.stdout) and isinstance(value, dict | list):
             output.print_json(value)
         else:
-            click.echo("null" if text is None else _as_json_text(text, value))
+            output.echo("null" if text is None else _as_json_text(text, value))
 
 
-def _as_json_text(text: str, value: object) -> str:
+def _as_json_text(text: str, value: object) -> Safe:
     # A worker in another language may give what is not JSON: then it is a text.
-    return json.dumps(text, ensure_ascii=False) if value == text and text[:1] != '"' else text
+    return json_of(text) if value == text and text[:1] != '"' else json_text(text)

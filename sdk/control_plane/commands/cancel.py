@@ -5,7 +5,7 @@ import sys
 import click
 
 from control_plane._console.exits import Exit, as_command_error
-from control_plane._console.output import coloured, json_option, print_json
+from control_plane._console.output import coloured, echo, json_option, print_json
 from control_plane._console.server import server_options
 from control_plane._http.client import Client
 from control_plane.errors import ConflictError, NotFoundError
@@ -37,7 +37,7 @@ def cancel(*, client: Client, invocation_ids: tuple[str, ...], wait: bool, as_js
         print_json([info.raw for info in found])
     else:
         for info in found:
-            click.echo(f"{info.invocation_id}  {coloured(info.phase)}")
+            echo(f"{info.invocation_id}  ", coloured(info.phase))
     if missing:
         sys.exit(Exit.NOT_FOUND)
 

@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from control_plane._console.output import echo
+
 PROGRAM = "control-plane"
 VARIABLE = "_CONTROL_PLANE_COMPLETE"
 
@@ -23,4 +25,4 @@ def completion(ctx: click.Context, *, shell: str) -> None:
     """  # noqa: D301 - \b is click's mark
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click has all three
-    click.echo(kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())
+    echo(kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())

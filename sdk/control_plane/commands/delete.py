@@ -6,7 +6,7 @@ import time
 import click
 
 from control_plane._console.names import complete_project
-from control_plane._console.output import is_terminal, json_option, print_json, remark
+from control_plane._console.output import echo, is_terminal, json_option, print_json, remark
 from control_plane._console.server import server_options
 from control_plane._http.client import Client
 from control_plane.errors import NotFoundError
@@ -45,7 +45,7 @@ def delete(*, client: Client, project: str, yes: bool, wait: bool, as_json: bool
     if as_json:
         print_json({**asked.raw, "deleted": wait})
     elif wait:
-        click.echo(f"{project} is deleted")
+        echo(f"{project} is deleted")
     else:
-        click.echo(f"{project} is being deleted")
+        echo(f"{project} is being deleted")
         remark("What runs in it is cancelled; it is gone when nothing runs any more")

@@ -1,6 +1,5 @@
 """The command `control-plane deploy`."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 import click
 
 from control_plane import deploy as deployment
+from control_plane._console.foreign import joined, json_of, one_line
+from control_plane._console.output import coloured, echo
 from control_plane._console.server import server_options
 from control_plane._http.client import Client
 from control_plane.deploy import Deployment, Report, Stage
@@ -88,7 +89,7 @@ def deploy(
             report=report,
         )
     if as_json:
-        click.echo(json.dumps(_as_json(deployed)))
+        echo(json_of(_as_json(deployed)))
     else:
         _print(deployed, seconds=time.monotonic() - began)
     if not deployed.is_ready:
@@ -110,21 +111,20 @@ def _as_json(deployed: Deployment) -> dict[str, object]:
 
 
 def _print(deployed: Deployment, *, seconds: float) -> None:
-    width = max((len(function.name) for function in deployed.functions), default=0)
-    colours = {"READY": "green", "FAILED": "red", "PENDING": "yellow"}
-    for function in deployed.functions:
-        status = click.style(function.status, fg=colours.get(function.status))
-        click.echo(f"  {function.name:<{width}}  {status}")
+    names = [one_line(function.name) for function in deployed.functions]
+    width = max(map(len, names), default=0)
+    for name, function in zip(names, deployed.functions, strict=True):
+        echo(f"  {name:<{width}}  ", coloured(function.status))
     # All functions of a bundle fail for the same reason, as a rule.
     for error in dict.fromkeys(function.error for function in deployed.functions):
         if error is not None:
-            click.echo(error, err=True)
+            echo(error, err=True)
     if deployed.is_ready:
-        click.echo(f"Deployed {deployed.project} {deployed.version_id} in {seconds:.1f} s")
+        echo(f"Deployed {deployed.project} {deployed.version_id} in {seconds:.1f} s")
     elif deployed.is_over:
-        click.echo("Error: not all functions can be prepared", err=True)
+        echo("Error: not all functions can be prepared", err=True)
     else:
-        click.echo("Error: not all functions are ready yet; the server goes on", err=True)
+        echo("Error: not all functions are ready yet; the server goes on", err=True)
 
 
 _Sink = Callable[[str], object]
@@ -135,7 +135,7 @@ def _progress(*, quiet: bool) -> Iterator[Report]:
     if quiet:
         yield lambda _stage, _text: None
         return
-    lines = _Lines(show=lambda _line: None, keep=click.echo)
+    lines = _Lines(show=lambda _line: None, keep=echo)
     with ExitStack() as stack:
         if sys.stdout.isatty():
             # Imported here: rich takes longer to import than the rest of a command.
@@ -156,14 +156,14 @@ class _Lines:
         self._show = show
         self._keep = keep
         self._stage: Stage | None = None
-        self._line = ""
+        self._line = one_line("")
 
     def report(self, stage: Stage, text: str) -> None:
         """Show what is being done."""
         if stage != self._stage:
             self.end()
         self._stage = stage
-        self._line = f"{_TITLES[stage]:<9} {text}"
+        self._line = joined(f"{_TITLES[stage]:<9} ", one_line(text))
         self._show(self._line)
 
     def end(self) -> None:

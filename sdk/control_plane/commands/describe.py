@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from control_plane._console.foreign import Safe, joined, one_line, raw_option, visible
 from control_plane._console.names import complete_function, complete_project
 from control_plane._console.output import (
     age,
     coloured,
     cut,
+    echo,
     heading,
     is_terminal,
     json_option,
@@ -61,6 +63,7 @@ _RECENT_CALLS = 10
     help="Calls below it that are shown at most.",
 )
 @json_option
+@raw_option
 @server_options
 def describe(
     *,
@@ -103,16 +106,16 @@ def _describe_call(info: InvocationInfo, tree: Tree) -> None:
         ("Cancel asked", moment(info.cancellation_request_time)),
         ("Limits", _limits(info)),
         ("Parent", parent and f"{parent.function_name} {parent.invocation_id}"),
-        ("Input", cut(info.input, _LONG_TEXT)),
+        ("Input", visible(cut(info.input, _LONG_TEXT))),
         ("Progress", progress_text(info.progress)),
         (
             "Result" if info.phase == "SUCCEEDED" else "Output so far",
-            None if info.output is None else cut(info.output, _LONG_TEXT),
+            None if info.output is None else visible(cut(info.output, _LONG_TEXT)),
         ),
         ("Temporal", info.temporal_url),
     )
     if info.executions:
-        click.echo(f"\n{heading('Executions')}")
+        echo("\n", heading("Executions"))
         print_table(
             (
                 Column("#", right=True),
@@ -164,18 +167,18 @@ def _print_errors(info: InvocationInfo) -> None:
     if not failed:
         return
     last = failed[-1]
-    click.echo(f"\n{heading(f'Error of attempt {last.attempt}')}")
-    click.echo((last.error_message or "").rstrip())
+    echo("\n", heading(f"Error of attempt {last.attempt}"))
+    echo((last.error_message or "").rstrip())
     for each in failed[:-1]:
         first_line = (each.error_message or "").partition("\n")[0]
         if first_line != (last.error_message or "").partition("\n")[0]:
-            click.echo(f"\n{heading(f'Error of attempt {each.attempt}')}\n{first_line}")
+            echo("\n", heading(f"Error of attempt {each.attempt}"), "\n", first_line)
 
 
 def _print_tree(tree: Tree) -> None:
     if not tree.nodes:
         return
-    click.echo(f"\n{heading('Invocations made by it, newest first')}")
+    echo("\n", heading("Invocations made by it, newest first"))
     if is_terminal(sys.stdout):
         # Imported here: rich takes longer to import than the rest of a command.
         from control_plane._console import terminal  # noqa: PLC0415 - see above
@@ -185,7 +188,7 @@ def _print_tree(tree: Tree) -> None:
         root.show()
     else:
         for line in _plain_tree(tree.nodes, ""):
-            click.echo(line)
+            echo(line)
     if tree.is_cut:
         remark(f"Not all are shown: {tree.is_cut}")
 
@@ -194,7 +197,12 @@ def _plain_tree(nodes: Iterable[Node], indent: str) -> Iterator[str]:
     for node in nodes:
         call = node.call
         yield "  ".join(
-            (indent + call.function_name, call.invocation_id, call.phase, duration_of(call))
+            (
+                indent + one_line(call.function_name),
+                call.invocation_id,
+                call.phase,
+                duration_of(call),
+            )
         )
         yield from _plain_tree(node.children, f"{indent}  ")
         if node.has_more:
@@ -231,13 +239,13 @@ def _describe_project(client: Client, project: str, *, version: str | None, as_j
     deleting = found.deletion_request_time
     _fields(
         ("Project", found.project_name),
-        ("State", deleting and f"{coloured('deleting')} since {moment(deleting)}"),
+        ("State", deleting and joined(coloured("deleting"), f" since {moment(deleting)}")),
         ("Created", f"{moment(found.creation_time)}, {age(found.creation_time)} ago"),
         ("Versions", len(versions)),
     )
     if shown is not None:
         title = f"Functions of {shown.version_id}, {age(shown.creation_time)} old"
-        click.echo(f"\n{heading(title)}")
+        echo("\n", heading(title))
         print_functions(shown.functions)
 
 
@@ -262,7 +270,7 @@ def _describe_function(
         ("Function", f"{project} {function}"),
         ("Version", calls.version_id),
         ("State", coloured(state_of(info))),
-        ("Trouble", info.preparation and info.preparation.error),
+        ("Trouble", visible((info.preparation and info.preparation.error) or "")),
         ("Code", info.docker_image),
         ("CPUs", f"{resources.virtual_cpus:g}"),
         ("Memory", memory(resources.memory_gbs)),
@@ -271,7 +279,7 @@ def _describe_function(
         ("Retries", _retries(info)),
     )
     if calls.invocations:
-        click.echo(f"\n{heading('Newest calls')}")
+        echo("\n", heading("Newest calls"))
         print_calls(calls.invocations)
 
 
@@ -292,10 +300,17 @@ def _retries(function: FunctionInfo) -> str:
 
 
 def _fields(*fields: tuple[str, object]) -> None:
-    """Print what there is to say, a line for each; further lines of a text below its first one."""
-    given = [(name, str(value)) for name, value in fields if value not in (None, "")]
+    """Print what there is to say, a line for each; further lines of a text below its first one.
+
+    What is no `Safe` is put on one line.
+    """
+    given = [
+        (name, value if isinstance(value, Safe) else one_line(str(value)))
+        for name, value in fields
+        if value not in (None, "")
+    ]
     width = max(len(name) for name, _ in given)
     for name, value in given:
-        for number, line in enumerate(value.splitlines()):
+        for number, line in enumerate(value.lines()):
             label = (name if number == 0 else "").ljust(width)
-            click.echo(f"{heading(label)}  {line}")
+            echo(heading(label), "  ", line)

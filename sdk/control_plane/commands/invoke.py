@@ -8,8 +8,9 @@ import click
 
 from control_plane._call.arguments import check_length
 from control_plane._console.exits import EPILOG
+from control_plane._console.foreign import raw_option
 from control_plane._console.names import complete_function, complete_project
-from control_plane._console.output import json_option, print_json
+from control_plane._console.output import echo, json_option, print_json
 from control_plane._console.server import server_options
 from control_plane._console.watching import wait_and_end
 from control_plane._http.client import Client
@@ -43,6 +44,7 @@ from control_plane._http.client import Client
     help="Wait so long at most. The call goes on.",
 )
 @json_option
+@raw_option
 @server_options
 def invoke(
     *,
@@ -81,7 +83,7 @@ def invoke(
         if as_json:
             print_json(info.raw)
         else:
-            click.echo(info.invocation_id)
+            echo(info.invocation_id)
         return
     wait_and_end(client, info.path, follow=follow, as_json=as_json, timeout=timeout)
 

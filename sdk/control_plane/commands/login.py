@@ -8,7 +8,7 @@ import click
 
 from control_plane._console.exits import CommandError, Exit, told_plainly
 from control_plane._console.names import complete_profile
-from control_plane._console.output import is_terminal, json_option, print_json, remark
+from control_plane._console.output import echo, is_terminal, json_option, print_json, remark
 from control_plane._http.client import Client
 from control_plane._http.profiles import (
     KEY_VARIABLE,
@@ -63,7 +63,7 @@ def login(*, name: str, url: str | None, key_file: str | None, as_json: bool) ->
         print_json({"profile": name, "url": url, "file": str(file)})
         return
     projects = f"{count} project" if count == 1 else f"{count} projects"
-    click.echo(f"Logged in to {url} ({projects}); kept as {name!r} in {file}")
+    echo(f"Logged in to {url} ({projects}); kept as {name!r} in {file}")
     for variable in (URL_VARIABLE, KEY_VARIABLE):
         if os.environ.get(variable):
             remark(f"{variable} is set, and goes before the profile")
@@ -112,4 +112,4 @@ def logout(*, name: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"profile": chosen, "file": str(file)})
     else:
-        click.echo(f"Removed {chosen!r} from {file}")
+        echo(f"Removed {chosen!r} from {file}")

@@ -1,14 +1,15 @@
 """The command `control-plane logs`."""
 
-import json
 import re
+import sys
 import time
 from datetime import datetime
 
 import click
 
 from control_plane._console.exits import CommandError, Exit
-from control_plane._console.output import json_option, remark
+from control_plane._console.foreign import json_of, log_lines, raw_option
+from control_plane._console.output import echo, has_colours, json_option, remark
 from control_plane._console.server import server_options
 from control_plane._console.watching import goes_on_without_us, log_event
 from control_plane._http.client import Client
@@ -65,6 +66,7 @@ class _Since(click.ParamType[float]):
     "copied in groups, so a few from just before may be shown.",
 )
 @json_option
+@raw_option
 @server_options
 def logs(
     *,
@@ -79,6 +81,8 @@ def logs(
     """Print what a call has written to its standard output and standard error.
 
     That is the output of its latest attempt; with --follow, also of attempts that come after.
+    Colours are kept on a terminal; other escape sequences and controls are shown as text, and a
+    carriage return begins a new line. --raw prints lines as they are.
     """
     info = client.find_invocation(invocation_id)
     chosen = _choose(info, execution)
@@ -99,6 +103,7 @@ def logs(
             tail=tail,
         )
         attempt = chosen.attempt
+    colours = has_colours(sys.stdout)
     follower = Follower(client.exchange, info.path, output=output, known=info)
     with goes_on_without_us(client, invocation_id):
         for event in client.iterate(follower.events(to_end=follow)):
@@ -107,8 +112,11 @@ def logs(
                     attempt = event.attempt
                     if not as_json:
                         remark(f"Attempt {attempt}")
-                text = json.dumps(log_event(event), ensure_ascii=False) if as_json else event.text
-                click.echo(text)
+                if as_json:
+                    echo(json_of(log_event(event)))
+                    continue
+                for line in log_lines(event.text, colours=colours):
+                    echo(line)
 
 
 def _choose(info: InvocationInfo, wanted: str | None) -> Execution | None:

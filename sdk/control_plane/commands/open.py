@@ -5,7 +5,7 @@ import sys
 import click
 
 from control_plane._console.exits import CommandError
-from control_plane._console.output import is_terminal, json_option, print_json
+from control_plane._console.output import echo, is_terminal, json_option, print_json
 from control_plane._console.server import server_options
 from control_plane._http.client import Client
 
@@ -25,6 +25,7 @@ def open_(*, client: Client, invocation_id: str, browser: bool, as_json: bool) -
     if as_json:
         print_json({"invocation_id": invocation_id, "temporal_url": url})
     else:
-        click.echo(url)
-    if browser and is_terminal(sys.stdout):
+        echo(url)
+    # Other schemes may start any program that this machine has for them.
+    if browser and is_terminal(sys.stdout) and url.startswith(("http://", "https://")):
         click.launch(url)

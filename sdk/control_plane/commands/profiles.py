@@ -7,7 +7,7 @@ import click
 
 from control_plane._console.exits import CommandError, told_plainly
 from control_plane._console.names import complete_profile
-from control_plane._console.output import json_option, print_json, remark
+from control_plane._console.output import echo, json_option, print_json, remark
 from control_plane._console.tables import Column, print_table
 from control_plane._http.profiles import (
     KEY_VARIABLE,
@@ -70,4 +70,4 @@ def use(*, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"profile": name, "url": url, "default": True})
     else:
-        click.echo(f"{name} ({url}) is the default now")
+        echo(f"{name} ({url}) is the default now")

@@ -3,7 +3,8 @@
 import click
 
 from control_plane._console.exits import EPILOG
-from control_plane._console.output import json_option, print_json
+from control_plane._console.foreign import raw_option
+from control_plane._console.output import echo, json_option, print_json
 from control_plane._console.server import server_options
 from control_plane._console.watching import wait_and_end
 from control_plane._http.client import Client
@@ -20,6 +21,7 @@ from control_plane._http.client import Client
     help="Wait so long at most. The call goes on.",
 )
 @json_option
+@raw_option
 @server_options
 def retry(
     *,
@@ -44,6 +46,6 @@ def retry(
         if as_json:
             print_json(info.raw)
         else:
-            click.echo(info.invocation_id)
+            echo(info.invocation_id)
         return
     wait_and_end(client, info.path, follow=follow, as_json=as_json, timeout=timeout)

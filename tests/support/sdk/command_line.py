@@ -35,9 +35,13 @@ class Ended:
 class CommandLine:
     """Runs commands in this process, with what the test has set in its environment."""
 
-    def __call__(self, *arguments: str, stdin: str = "", status: int = 0) -> Ended:
+    def ends(self, *arguments: str, stdin: str = "") -> Ended:
+        """Run one, however it ends."""
         result = CliRunner().invoke(control_plane, arguments, input=stdin)
-        ended = Ended(result.exit_code, result.stdout, result.stderr)
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    def __call__(self, *arguments: str, stdin: str = "", status: int = 0) -> Ended:
+        ended = self.ends(*arguments, stdin=stdin)
         assert ended.status == status, f"{arguments} ended with {ended}"
         assert "\x1b" not in ended.stdout + ended.stderr
         return ended
