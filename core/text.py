@@ -7,8 +7,11 @@ from unicodedata import category
 _UNUSUAL: Final = re.compile(r"[^\n\t -~]")
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Of Unicode's categories: controls, formats, surrogates, separators of lines and paragraphs."""
-_PLAIN: Final = re.compile(r"(?!www\.)[^\W_](?:[\w.:-]*[^\W_])?", re.IGNORECASE)
-"""Names that Markdown shows as they are: no marks, no link, no `_` at an end."""
+_PLAIN: Final = re.compile(r"[^\W_](?:[\w .,:;()'%-]*[^\W_]|[\w .,:;()'%-]*[.)%])?")
+"""Texts that Markdown shows as they are, if `_SPECIAL` is not in them: no marks, no addresses."""
+_SPECIAL: Final = re.compile(r"www\.|(?<![^\W_])_|_(?![^\W_])|^\d+[.)](?:\s|$)", re.IGNORECASE)
+_LONGEST_IN_MARKDOWN: Final = 200
+"""What makes a link or a list without marks, and `_` at the edge of a word, which makes italics."""
 
 
 def visible(text: str) -> str:
@@ -20,19 +23,31 @@ def visible(text: str) -> str:
     return _UNUSUAL.sub(_number, text.replace("\r\n", "\n"))
 
 
-def name_in_markdown(name: str) -> str:
-    """Give a name for a text in Markdown, in which it can be neither markup nor a link.
+def in_markdown(text: str) -> str:
+    """Give a foreign text for a paragraph of Markdown: it makes no markup and no link.
 
-    A plain name stays as it is. Another one becomes code, in which Markdown knows no mark but the
-    backtick, and makes no link even of an address; its backticks become apostrophes.
+    A plain text, as most names are, stays as it is. Another one becomes code.
     """
-    return name if _PLAIN.fullmatch(name) else code_in_markdown(name)
+    line = _short(text)
+    is_plain = _PLAIN.fullmatch(line) and not _SPECIAL.search(line)
+    return line if is_plain else code_in_markdown(text)
 
 
 def code_in_markdown(text: str) -> str:
-    """Give a text as code in Markdown, on one line."""
-    line = visible(" ".join(text.split())).replace("`", "'")
+    """Give a foreign text as code in Markdown, on one line.
+
+    In code Markdown knows no mark but the backtick, and makes no link even of an address. Backticks
+    of the text become apostrophes.
+    """
+    line = _short(text).replace("`", "'")
     return f"`{line}`" if line else "(empty)"
+
+
+def _short(text: str) -> str:
+    line = visible(" ".join(text.split()))
+    if len(line) <= _LONGEST_IN_MARKDOWN:
+        return line
+    return f"{line[:_LONGEST_IN_MARKDOWN]}..."
 
 
 def _number(found: re.Match[str]) -> str:

@@ -41,6 +41,7 @@ with workflow.unsafe.imports_passed_through():
     from core.states import Cause, InterruptReason, Phase
     from core.temporal.names import INVOCATION
     from core.temporal.queues import termination_queue, watch_queue
+    from core.text import code_in_markdown, in_markdown
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 
@@ -82,7 +83,7 @@ class InvocationWorkflow:
                 self._interruption = self._interruption or InterruptReason.CANCELLED
         deadline.cancel()
         decision = attempt.result()
-        self._explain(f"**{decision.phase or 'Failed'}**: {decision.detail}")
+        self._explain(f"**{decision.phase or 'Failed'}**: {in_markdown(decision.detail or '')}")
         return _conclude(decision, cancelled=cancelled)
 
     async def _keep_deadline(self, deadline: datetime) -> None:
@@ -110,7 +111,7 @@ class InvocationWorkflow:
     async def _wait_for_deadline_in(self, pause: timedelta, detail: str | None) -> None:
         # In Temporal's back-off no code of this workflow runs, so nothing would keep the deadline.
         if workflow.now() + pause >= self._input.deadline:
-            self._explain(f"**Queued**: {detail}, which is after the timeout")
+            self._explain(f"**Queued**: {in_markdown(detail or '')}, which is after the timeout")
             await workflow.wait_condition(lambda: self._interruption is not None)
 
     async def _open(self) -> Admission:
@@ -130,7 +131,7 @@ class InvocationWorkflow:
                 case Verdict.STALE:
                     await self._end_stale(admission)
                 case Verdict.WAIT:
-                    self._explain(f"**Queued**: {admission.detail}")
+                    self._explain(f"**Queued**: {in_markdown(admission.detail or '')}")
                     await self._wait_for_wake(seen, admission.ask_again_seconds)
                     if self._interruption is not None:
                         ended = await self._end_waiting(self._interruption)
@@ -285,7 +286,7 @@ class InvocationWorkflow:
 
     def _explain(self, text: str) -> None:
         # The server drops the static summary of a retried run; this is shown for each of them.
-        workflow.set_current_details(f"`{self._input.title}`\n\n{text}")
+        workflow.set_current_details(f"{code_in_markdown(self._input.title)}\n\n{text}")
 
 
 def _conclude(decision: Decision, *, cancelled: bool) -> str:

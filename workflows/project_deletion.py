@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from core.ids import FunctionId
     from core.messages import ProjectCancelRequest, ProjectDeletionInput, ProjectRowsRequest
     from core.temporal.names import PROJECT_DELETION
+    from core.text import code_in_markdown
     from workflows.policies import REGISTRY_RETRIES
 
 _PAUSE = timedelta(seconds=1)
@@ -99,4 +100,5 @@ class ProjectDeletionWorkflow:
             return
 
     def _explain(self, text: str) -> None:
-        workflow.set_current_details(f"`{self._deletion.project_name}`\n\n{text}")
+        name = code_in_markdown(self._deletion.project_name)
+        workflow.set_current_details(f"{name}\n\n{text}")

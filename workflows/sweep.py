@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from core.messages import Repairs, SweepRequest
     from core.temporal.names import SWEEP
     from core.temporal.queues import sweep_queue
+    from core.text import in_markdown
 
 _Step = Callable[[SweepActivities, SweepRequest], Awaitable[Repairs]]
 
@@ -45,7 +46,7 @@ class SweepWorkflow:
         await leftovers
         repaired = "; ".join(f"{count} {what}" for what, count in sorted(self._done.items()))
         summary = repaired or "nothing to repair"
-        workflow.set_current_details("\n\n".join([summary, *self._problems]))
+        workflow.set_current_details("\n\n".join([summary, *map(in_markdown, self._problems)]))
         if self._problems:
             raise ApplicationError(f"{'; '.join(self._problems)}; {summary}", type="SweepFailed")
         return summary

@@ -12,6 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.registry import RegistryActivities
     from core.messages import FunctionRef, PreparationFailure, PreparationInput, WakeList
     from core.temporal.names import VERSION_PREPARATION
+    from core.text import in_markdown
     from workflows.policies import PROVISIONER_RETRIES, REGISTRY_CALL
     from workflows.waking import wake_all
 
@@ -54,7 +55,7 @@ class VersionPreparationWorkflow:
                     start_to_close_timeout=timedelta(minutes=30),
                     heartbeat_timeout=timedelta(seconds=request.heartbeat_seconds),
                     retry_policy=PROVISIONER_RETRIES,
-                    summary=ref.function_name,
+                    summary=in_markdown(ref.function_name),
                 )
             except ActivityError as error:
                 woken = await self._record_failure(ref, error)

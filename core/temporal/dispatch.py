@@ -45,6 +45,7 @@ from core.temporal.names import (
     WAKE_SIGNAL,
 )
 from core.temporal.queues import control_queue, provisioner_queue
+from core.text import code_in_markdown, in_markdown
 
 logger = structlog.get_logger(__name__)
 
@@ -131,10 +132,13 @@ class Dispatcher:
                     if again
                     else WorkflowIDReusePolicy.REJECT_DUPLICATE
                 ),
-                static_summary=title,
+                static_summary=(
+                    f"{in_markdown(start.function_name)} @ {in_markdown(start.project_name)}"
+                ),
                 static_details=(
-                    f"Invocation `{start.invocation_id}` of function `{start.function_name}`, "
-                    f"version `{start.version_id}` of project `{start.project_name}`. "
+                    f"Invocation `{start.invocation_id}` of function "
+                    f"{code_in_markdown(start.function_name)}, version `{start.version_id}` of "
+                    f"project {code_in_markdown(start.project_name)}. "
                     "Each run of this workflow is one execution."
                 ),
                 search_attributes=TypedSearchAttributes(
@@ -172,7 +176,7 @@ class Dispatcher:
                 ),
                 id=preparation_workflow_id(version_id),
                 task_queue=self._queue,
-                static_summary=f"prepare a version of {project_name}",
+                static_summary=f"prepare a version of {in_markdown(project_name)}",
                 search_attributes=TypedSearchAttributes(
                     [
                         SearchAttributePair(PROJECT, project_name),
@@ -205,7 +209,7 @@ class Dispatcher:
                 task_queue=self._queue,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                static_summary=f"delete {project_name}",
+                static_summary=f"delete {in_markdown(project_name)}",
                 search_attributes=TypedSearchAttributes(
                     [SearchAttributePair(PROJECT, project_name)]
                 ),

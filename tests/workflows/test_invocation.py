@@ -6,10 +6,12 @@ The rules E2E-n, INV-n and SIG-n are those of docs/behaviours.md.
 from functools import partial
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
 from core.ids import run_id_of_execution
+from core.temporal.client import FUNCTION, PROJECT
 from provisioners.base import Exited, ProvisionerError, UnrecoverableProvisioningError
 from tests.support.harness import (
     LIMITED,
@@ -329,6 +331,31 @@ async def test_temporal_shows_each_execution_as_a_run(control_plane: ControlPlan
     assert await description.static_summary() == "retryable @ shop"
     assert description.typed_search_attributes.search_attributes
     assert over["temporal_url"].endswith(f"/workflows/{invocation_id}")
+
+
+async def test_a_name_is_no_markup_in_temporals_ui(control_plane: ControlPlane) -> None:
+    """It is exact where calls are searched for."""
+    plane = control_plane
+    name, project = "`[x](javascript:alert)<b>", "www.evil.example"
+    await plane.deploy(function_spec(name), project=project)
+    path = await plane.invoke(name)
+    handle = plane.temporal.get_workflow_handle(path.rsplit("/", 1)[1])
+    await plane.until_worker_runs(path)
+    description = await handle.describe()
+    assert await description.static_summary() == (
+        "`'[x](javascript:alert)<b>` @ `www.evil.example`"
+    )
+    details = await description.static_details()
+    assert details is not None
+    assert "of function `'[x](javascript:alert)<b>`, " in details
+    assert "of project `www.evil.example`." in details
+    metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    heading = metadata.current_details.partition("\n")[0]
+    assert heading == "`'[x](javascript:alert)<b> @ www.evil.example`"
+    assert description.typed_search_attributes.get(FUNCTION) == name
+    assert description.typed_search_attributes.get(PROJECT) == project
+    await plane.http.put(f"{path}/cancel")
+    await plane.until_terminated(path)
 
 
 async def test_a_cancel_in_temporals_ui_ends_the_invocation(control_plane: ControlPlane) -> None:
