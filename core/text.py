@@ -10,8 +10,8 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN: Final = re.compile(r"[^\W_](?:[\w .,:;()'%-]*[^\W_]|[\w .,:;()'%-]*[.)%])?")
 """Texts that Markdown shows as they are, if `_SPECIAL` is not in them: no marks, no addresses."""
 _SPECIAL: Final = re.compile(r"www\.|(?<![^\W_])_|_(?![^\W_])|^\d+[.)](?:\s|$)", re.IGNORECASE)
-_LONGEST_IN_MARKDOWN: Final = 200
 """What makes a link or a list without marks, and `_` at the edge of a word, which makes italics."""
+_LONGEST_IN_MARKDOWN: Final = 200
 
 
 def visible(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,10 @@ _PASSING: Final = frozenset({408, 425, 429})
 _OUR_KEY_IS_WRONG: Final = frozenset({401, 403})
 _UNASKED: Final = _OUR_KEY_IS_WRONG | {407}
 """Of the 4xx those of a server that has not looked at the request."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SAME_REQUEST: Final = frozenset({307, 308})
+"""Of the redirects those that ask for the same method and body again (RFC 9110, 15.4)."""
+_MOST_REDIRECTS: Final = 5
 _CONNECTIONS: Final = httpx.Limits(
     # Shorter than servers keep idle connections open: fewer requests meet a closing one.
     max_connections=500,
@@ -71,11 +76,19 @@ class ExternalClient:
                 detail="PROVISIONER_API_URL has a path, a query or a fragment; it is not used",
                 host=self._url.host,
             )
+        if self._url.scheme == "http" and not _is_loopback(self._url.host):
+            _log.warning(
+                "provisioner_is_asked_in_clear_text",
+                detail="PROVISIONER_API_URL begins with http: whoever is in between reads "
+                "PROVISIONER_API_KEY and the workers' tokens. Use https",
+                host=self._url.host,
+            )
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=self._timeout,
             limits=_CONNECTIONS,
-            follow_redirects=True,
+            # A request holds a worker's token: `_answer` follows within this server alone.
+            follow_redirects=False,
         )
 
     async def close(self) -> None:
@@ -109,24 +122,29 @@ class ExternalClient:
         """
         if self._http is None:
             raise ProvisionerError("The external provisioner has not been started")
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        address = self._url.copy_with(path=f"/{verb}", query=None, fragment=None)
         request = self._http.build_request(
-            "POST",
-            self._url.copy_with(path=f"/{verb}", query=None, fragment=None),
-            content=body.model_dump_json(),
-            headers={"Content-Type": "application/json", "Idempotency-Key": key},
+            "POST", address, content=body.model_dump_json(), headers=headers
         )
         try:
             async with asyncio.timeout(self._timeout):
-                status, content, headers, hint = await _send(self._http, request)
+                status, content, answered = await self._answer(self._http, request)
         except (TimeoutError, httpx.TimeoutException) as error:
             message = f"The provisioner has not answered /{verb} within {self._timeout:g} s"
             raise ProvisionerError(message) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             text = self._quote(f"{type(error).__name__}: {error}", secrets)
             raise ProvisionerError(f"The provisioner cannot be asked /{verb}: {text}") from error
-        where = f"/{verb}{hint} (Status code: {status})"
+        where = f"/{verb} (Status code: {status})"
         if 200 <= status < 300:
             return _read(content, shape, where)
+        if status in _REDIRECTS:
+            target = self._quote(_origin(address, answered.get("Location", "")), secrets)
+            raise UnclearAnswerError(
+                f"The provisioner has redirected {where} to {target}, which is not followed: "
+                "PROVISIONER_API_URL must be the address of the provisioner itself"
+            )
         detail = _detail_of(content)
         told = "it gives no detail" if detail is None else self._quote(detail, secrets)
         if status in _OUR_KEY_IS_WRONG:
@@ -139,8 +157,24 @@ class ExternalClient:
                 raise UnclearAnswerError(refused)
             raise UnrecoverableProvisioningError(refused)
         raise ProvisionerError(
-            f"The provisioner cannot do {where}: {told}", retry_after=_retry_after(headers)
+            f"The provisioner cannot do {where}: {told}", retry_after=_retry_after(answered)
         )
+
+    async def _answer(
+        self, http: httpx.AsyncClient, request: httpx.Request
+    ) -> tuple[int, bytes | None, httpx.Headers]:
+        """Send a request; a redirect of the same request within the same server is followed."""
+        for _ in range(_MOST_REDIRECTS):
+            status, content, headers = await _send(http, request)
+            location = headers.get("Location", "")
+            is_here = _origin(request.url, location) == _origin(request.url, "")
+            if status not in _SAME_REQUEST or not location or not is_here:
+                break
+            there = request.url.join(location).copy_with(fragment=None)
+            request = http.build_request(
+                "POST", there, content=request.content, headers=request.headers
+            )
+        return status, content, headers
 
     def _quote(self, text: str, secrets: Sequence[str]) -> str:
         """Give a foreign text in one bounded line, without our secrets."""
@@ -164,10 +198,26 @@ def secrets_in(environment: dict[str, str]) -> list[str]:
     return [value for name, value in environment.items() if name.endswith(_SECRET_ENDINGS)]
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _origin(base: httpx.URL, location: str) -> str:
+    """Give the server of an address: no path, no query and no password, which may be secret."""
+    try:
+        url = base.join(location)
+        return str(httpx.URL(scheme=url.scheme, host=url.host, port=url.port))
+    except httpx.InvalidURL:
+        return "an address that cannot be read"
+
+
 async def _send(
     http: httpx.AsyncClient, request: httpx.Request
-) -> tuple[int, bytes | None, httpx.Headers, str]:
-    """Give status, body (None if it is too long), headers, and what a redirect has changed."""
+) -> tuple[int, bytes | None, httpx.Headers]:
+    """Give status, body (None if it is too long), and headers."""
     response = await http.send(request, stream=True)
     try:
         succeeded = response.is_success
@@ -176,13 +226,10 @@ async def _send(
         async for chunk in response.aiter_bytes():
             content += chunk
             if len(content) > limit:
-                return response.status_code, None, response.headers, ""
+                return response.status_code, None, response.headers
     finally:
         await response.aclose()
-    hint = ""
-    if response.request.method != "POST":
-        hint = f" (redirected, and so asked with {response.request.method})"
-    return response.status_code, bytes(content), response.headers, hint
+    return response.status_code, bytes(content), response.headers
 
 
 def _read(content: bytes | None, shape: type[A], where: str) -> A:

@@ -192,6 +192,9 @@ def _refusal(request: Request[Any], answer: Answer) -> errors.ApiError:
         text = "; ".join(_problems(detail))
     elif detail is not None:
         text = str(detail)
+    elif 300 <= answer.status < 400:
+        # Followed, it would take the key to where another server says.
+        text = "The server redirects elsewhere, which is not followed: name its address itself"
     else:
         text = answer.body[:200].decode(errors="replace").strip() or "(no text)"
     kind: type[errors.ApiError] = errors.ApiError

@@ -156,41 +156,6 @@ async def test_ext_1_the_path_of_the_url_is_dropped_with_a_warning(
     assert warned is (len(tail) > 1)
 
 
-@pytest.mark.parametrize("status", [307, 308])
-async def test_ext_1_redirects_are_followed(
-    peer: HttpPeer, external: ExternalProvisioner, status: int
-) -> None:
-    there = {"Location": f"{peer.url}/elsewhere"}
-    peer.script["prepare"] = [Answer(status=status, headers=there)]
-    peer.script["elsewhere"] = [Answer(body=RIGHT["prepare"])]
-
-    await external.prepare(FUNCTION)
-
-    first, second = peer.calls
-    assert (second.method, second.body) == ("POST", first.body)
-    assert second.headers["authorization"] == f"Bearer {KEY}"
-
-
-async def test_ext_1_a_redirect_that_turns_post_into_get_is_named(
-    peer: HttpPeer, external: ExternalProvisioner
-) -> None:
-    peer.script["prepare"] = [Answer(status=302, headers={"Location": "/elsewhere"})]
-    peer.script["elsewhere"] = [Answer(status=405, body={"detail": "Method Not Allowed"})]
-
-    error = await final_error_of(external.prepare(FUNCTION))
-
-    assert "redirected, and so asked with GET" in str(error)
-    assert "Status code: 405" in str(error)
-
-
-async def test_ext_1_endless_redirects_may_pass(
-    peer: HttpPeer, external: ExternalProvisioner
-) -> None:
-    peer.behave = lambda _: Answer(status=307, headers={"Location": "/prepare"})
-
-    assert "TooManyRedirects" in str(await passing_error_of(external.prepare(FUNCTION)))
-
-
 # EXT-2: answers that cannot be read.
 
 UNREADABLE = {

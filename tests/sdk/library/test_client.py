@@ -36,6 +36,20 @@ PATH = InvocationPath(
 )
 
 
+async def test_no_redirect_takes_the_key_to_another_server(transport: str) -> None:
+    del transport
+    with Gateway(Scripted(body={"projects": []})) as other:
+        there = Scripted(status=307, headers={"Location": f"{other.url}/projects"})
+        with Gateway(there) as gateway, Client(gateway.url, "key") as client:
+            with pytest.raises(ApiError, match="redirects elsewhere"):
+                client.list_projects()
+            async with AsyncClient(gateway.url, "key") as async_client:
+                with pytest.raises(ApiError, match="redirects elsewhere"):
+                    await async_client.get_project("p")
+            assert len(gateway.seen) == 2
+        assert other.seen == []
+
+
 def test_life_of_a_project(stack: Stack, transport: str, tmp_path: Path) -> None:
     gate, name = tmp_path / "gate", f"life with {transport}"
     client = Client(stack.caller.url, API_KEY)
