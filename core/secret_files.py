@@ -53,7 +53,7 @@ def forget_secrets() -> None:
 
     So no child inherits one. Call it when all settings are read. Other users of this machine are
     kept from the memory that the kernel shows as /proc/PID/environ by
-    `runtime.hardening.keep_memory_private`.
+    `runtime.process.prepare_process`.
     """
     for name in _names:
         os.environ.pop(name, None)

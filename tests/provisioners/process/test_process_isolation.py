@@ -145,7 +145,7 @@ class TestIsolation:
         monkeypatch.setenv("PASSED", "p")
         monkeypatch.setenv("TZ", "UTC")
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
-        for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH"):
+        for name in ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"):
             monkeypatch.delenv(name, raising=False)
         backend = ProcessBackend(tmp_path, passed_environment=("PASSED", "NOT_SET"))
         await backend.provisioner.start(DEPLOYMENT, NoBundles())
