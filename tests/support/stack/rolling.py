@@ -34,8 +34,9 @@ class Pairs(Stack):
         for program in self.temporal_workers:
             program.event("temporal_worker_started")
 
-    def restart(self, number: int) -> None:
-        """Stop one of each with SIGTERM, and start it again."""
+    def restart(self, number: int, **settings: str) -> None:
+        """Stop one of each with SIGTERM, and start it again, from now on with other settings."""
+        self._environment |= settings
         stop(self.apis[number], self.temporal_workers[number])
         self.apis[number] = self._start_api_at(self.ports[number])
         self.temporal_workers[number] = self._start("worker")

@@ -37,13 +37,13 @@ class Stack:
 
     provisioner = "process"
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], *, scheme: str = "http") -> None:
         self.folder = folder
         self.state_folder = folder / "state"
         self._environment = {**environment, "PROCESS_STATE_FOLDER": str(self.state_folder)}
         self._programs: list[Program] = []
         self.port = free_port()
-        url = f"http://127.0.0.1:{self.port}"
+        url = f"{scheme}://127.0.0.1:{self.port}"
         self._environment["CONTROL_PLANE_API_URL"] = url
         self.caller = Caller(url, API_KEY)
         try:
