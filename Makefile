@@ -69,6 +69,10 @@ check: $(DEV_STAMP) ## Format, lint, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: audit
+audit: $(DEV_STAMP) ## Look for known vulnerabilities in the locked packages (ARGS="--where-possible")
+	@$(BIN)/python -m tests.support.audit $(ARGS)
+
 .PHONY: format
 format: $(DEV_STAMP) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
