@@ -14,6 +14,7 @@ import pytest
 
 from standalone.running_server import running_server
 from standalone.servers.ports import free_ports
+from tests.support.certificates import make_certificate, needs_openssl
 from tests.support.harness import function_spec
 from tests.support.stack.caller import Caller, Invocation
 from tests.support.stack.processes import (
@@ -265,3 +266,35 @@ def test_the_death_of_a_server_ends_it_and_the_next_start_goes_on(
     seen = Invocation(again.caller, call.path.rpartition("/")[0], call.id).get()
     assert seen["phase"] == "SUCCEEDED"
     again.greet()
+
+
+def test_a_key_that_can_be_guessed_is_refused_before_anything_is_made(open_folder: Path) -> None:
+    data = open_folder / "data"
+    weak = {**environment(), "CONTROL_PLANE_API_KEY": "butterflyburger"}
+    ended = run("up", f"--data-folder={data}", "--port=0", "--host=0.0.0.0", environment=weak)
+    assert ended.returncode == 2
+    assert "CONTROL_PLANE_API_KEY is a well-known word" in one_line(ended.stderr)
+    assert not data.exists()
+
+
+@needs_openssl
+def test_a_certificate_that_workers_would_not_trust_is_refused_at_the_start(
+    open_folder: Path,
+) -> None:
+    """Else every call would wait for a worker that cannot report."""
+    certificate, key = make_certificate(open_folder / "tls", "DNS:control-plane.example.com")
+    arguments = (
+        "up",
+        f"--data-folder={open_folder / 'data'}",
+        "--port=0",
+        f"--certificate-file={certificate}",
+        f"--key-file={key}",
+    )
+    unknown = run(*arguments, environment=environment())
+    trusted = {**environment(), "SSL_CERT_FILE": str(certificate)}
+    for_another_name = run(*arguments, environment=trusted)
+    for ended, reason in ((unknown, "self-signed certificate"), (for_another_name, "IP address")):
+        assert ended.returncode == 1
+        line = ended.stderr.strip().splitlines()[-1]
+        assert line.startswith("Error: Workers would not trust the certificate at https://127.0.0")
+        assert reason in line
