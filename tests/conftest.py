@@ -1,7 +1,9 @@
 """Fixtures: a database and a task queue per test, on servers that the whole session shares."""
 
 import gc
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support.harness import ControlPlane, running_control_plane
 from tests.support.servers import TEMPLATE_DATABASE, Addresses, Servers, fresh_database
 
 _SERVERS = pytest.StashKey[Servers]()
+_FOLDER = pytest.StashKey[str]()
 _LONG_FIRST = ("e2e", "proofs", "workflows", "contract", "worker", "standalone")
 """The folders with long tests. With them at the end, one process would work on when others rest."""
 
@@ -27,6 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # would inherit that: none of them would end at a Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SERVERS] = Servers()
+    if config.option.basetemp is None:
+        # The usual folder is closed to other users again by each session that begins, also by one
+        # beside this one; and functions of tests that root runs are other users.
+        config.option.basetemp = config.stash[_FOLDER] = tempfile.mkdtemp(prefix="cp-t-")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -52,6 +59,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Modules and tests stay until the end: no collection need look through them.
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    folder = session.config.stash.get(_FOLDER, None)
+    # After a failure it may tell why.
+    if folder is not None and exitstatus == 0:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
