@@ -32,10 +32,10 @@ def _status(pairs: Pairs, key: str) -> set[int]:
 
 
 @pytest.mark.timeout(300)
-def test_the_key_is_changed_under_load_and_no_call_fails(pairs: Pairs, tmp_path: Path) -> None:
+def test_the_key_is_changed_under_load_and_no_call_fails(pairs: Pairs, open_folder: Path) -> None:
     """As docs/operations.md says: both keys, then the clients, then the new key alone."""
     version = pairs.caller.deploy(PROJECT, function_spec("wait_for_file", timeout=600))
-    gate = tmp_path / "gate"
+    gate = open_folder / "gate"
     running = version.invoke("wait_for_file", str(gate))
     running.until_started()
 
@@ -65,15 +65,15 @@ def test_the_key_is_changed_under_load_and_no_call_fails(pairs: Pairs, tmp_path:
     gate.touch()
     with Caller(pairs.caller.url, NEW_KEY) as caller:
         over = caller.call("GET", running.path, params={"wait": 60}, timeout=90)
-    assert over["phase"] == "SUCCEEDED"
+    assert over["phase"] == "SUCCEEDED", over
 
 
 @needs_openssl
 def test_a_function_runs_and_reports_over_https(
-    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path
+    servers: Addresses, registry_settings: RegistrySettings, tmp_path: Path, open_folder: Path
 ) -> None:
     """The worker checks the certificate of the API: its authority is passed on to it."""
-    certificate, key = make_certificate(tmp_path / "tls", "IP:127.0.0.1")
+    certificate, key = make_certificate(open_folder / "tls", "IP:127.0.0.1")
     environment = {
         **environment_for(registry_settings, servers),
         "CONTROL_PLANE_TLS_CERTIFICATE_FILE": str(certificate),

@@ -192,6 +192,10 @@ def test_without_a_file_for_a_connection_there_is_one_line_a_second(
     )
     try:
         port = program.event("api_listening")["port"]
+        url = f"http://127.0.0.1:{port}/projects"
+        key = {"Authorization": f"Bearer {API_KEY}"}
+        # From then on it has opened what it needs.
+        wait_for(lambda: httpx.get(url, headers=key, timeout=60).status_code == 200)
         files = len(list(Path(f"/proc/{program.pid}/fd").iterdir()))
         _, hard = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (files, hard))
@@ -206,7 +210,6 @@ def test_without_a_file_for_a_connection_there_is_one_line_a_second(
             assert count <= time.monotonic() - began + 2
             assert "Traceback" not in program.stderr
         resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (files + 64, hard))
-        url = f"http://127.0.0.1:{port}/"
-        wait_for(lambda: httpx.get(url, timeout=60).status_code == 200, seconds=60)
+        wait_for(lambda: httpx.get(url, headers=key, timeout=60).status_code == 200, seconds=60)
     finally:
         program.kill()
