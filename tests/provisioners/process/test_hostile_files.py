@@ -140,7 +140,7 @@ for depth in range(3000):
         state = process_backend.config.state_folder
         link = process_backend.folder / "link"
         link.symlink_to(state)
-        folders = (state, state / DEPLOYMENT / "code", link, link / "w" / ".." / "users")
+        folders = (state, state / DEPLOYMENT / "code", link, link / "w" / ".." / DEPLOYMENT)
         for folder in folders:
             (folder / "main.py").touch()
             function = process_backend.function_for(f"file://{folder}")

@@ -197,10 +197,13 @@ print(int(status["SigBlk"], 16), sorted(ignored & {int(n) for n in signal.valid_
         worker = await backend.provisioner.provision(request)
         await wait_for_line(backend.provisioner, worker, "ready")
 
-        pids = backend.processes_of(request.execution_id)
+        # The shim's environment is closed to a test of the same user.
+        found = started(backend, request)
+        pids = {found.shim.pid, *backend.processes_of(request.execution_id)}
         files = [path for path in backend.config.state_folder.rglob("*") if path.is_file()]
 
-        assert len(pids) == 2
+        # A warm worker has a reaper.
+        assert len(pids) == 2 + found.warm
         assert len(files) >= 4
         assert not [pid for pid in pids if secret in arguments_of(pid)]
         assert not [path for path in files if secret in path.read_bytes()]
