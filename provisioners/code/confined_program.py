@@ -280,13 +280,14 @@ class _List:
             self._check(line)
             include = _INCLUDE.fullmatch(line)
             if include is not None:
-                path = os.path.join(os.path.dirname(name), include[2])  # noqa: PTH118, PTH120
+                # pathlib is slow to import, here and below.
+                path = os.path.join(os.path.dirname(name), include[2])  # noqa: PTH118, PTH120 - slow
                 self._include(path, constrains=constrains or "c" in include[1][:3])
             elif _BUILDS.fullmatch(line):
                 self._needs_build = self._needs_build or line
                 self._lines.append(line)
             elif _OPTION.fullmatch(line):
-                self._lines.append(_option(line, os.path.dirname(name)))  # noqa: PTH120
+                self._lines.append(_option(line, os.path.dirname(name)))  # noqa: PTH120 - slow
             else:
                 raise Problem(f"{self._source}: {line[:200]!r} is not supported")
 
@@ -325,7 +326,8 @@ def _option(line: str, folder: str) -> str:
     links = _FIND_LINKS.fullmatch(line)
     if links is None or links[1].startswith("/") or _ADDRESS.match(links[1]):
         return line
-    return f"--find-links ./{os.path.normpath(os.path.join(folder, links[1]))}"  # noqa: PTH118
+    place = os.path.normpath(os.path.join(folder, links[1]))  # noqa: PTH118 - pathlib is slow
+    return f"--find-links ./{place}"
 
 
 def _is_sdk(requirement: str, sdk: str) -> bool:

@@ -3,7 +3,7 @@
 How it gets there, and who the others are, says `keeper`. Standard library only.
 """
 
-# contextlib is slow to import:
+# Whatever goes wrong in a shim is told, and ends it:
 # ruff: noqa: BLE001
 
 import fcntl

