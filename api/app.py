@@ -1,6 +1,7 @@
 """The FastAPI application."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -89,7 +90,12 @@ def create_app_without_context() -> ControlPlaneApi:
 
 
 def create_app(
-    parts: Parts, *, changes: Changes, default_pool: str, api_settings: ApiSettings
+    parts: Parts,
+    *,
+    changes: Changes,
+    default_pool: str,
+    api_settings: ApiSettings,
+    log_in_to_ui: Callable[[str], str] | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -98,6 +104,8 @@ def create_app(
         changes: what requests wait for; the caller starts and closes it.
         default_pool: where functions run whose version's definition names no pool.
         api_settings: what only the API reads.
+        log_in_to_ui: makes an address that logs a browser in to Temporal's web UI, from a path
+            there; None if it needs no login.
     """
     app = create_app_without_context()
     app.state.context = Context(
@@ -114,6 +122,7 @@ def create_app(
         links=Links(
             temporal_ui_url=parts.temporal_settings.temporal_ui_url,
             temporal_namespace=parts.temporal_settings.temporal_namespace,
+            log_in=log_in_to_ui,
         ),
     )
     return app

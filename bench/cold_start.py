@@ -20,6 +20,7 @@ from bench.database import rows
 from bench.figures import Sample, Section, line
 from bench.imports import python_start
 from bench.stacks import RunningStack, stack
+from core.temporal.client import connect_config
 
 _WARM_UP: Final = 3
 PYTHON: Final = "python"
@@ -80,7 +81,7 @@ async def cold_start(folder: Path, *, count: int) -> Section:
         client(running.api_url, running.api_key) as http,
     ):
         function = await deploy(http, "noop", image=project.as_uri())
-        temporal = await Client.connect(running.temporal_address)
+        temporal = await Client.connect(**connect_config(running.temporal))
         for number in range(count + _WARM_UP):
             python = await asyncio.to_thread(python_start)
             times = await one_call(running, function, temporal)

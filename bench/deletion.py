@@ -18,8 +18,9 @@ from sqlalchemy import text
 from bench.instant import InstantProvisioner
 from registry.database.engine import Registry
 from runtime.logging import configure_logging
+from standalone.options import StackOptions
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.stack import Stack, StackOptions, running_stack
+from standalone.stack import Stack, running_stack
 
 Json = dict[str, Any]
 

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from pydantic import SecretStr
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from bench.programs import module, say, until_told_to_stop
+from core.temporal.client import EmbeddedTemporalSettings, connect_config
 
 
 @activity.defn
@@ -76,17 +78,18 @@ class Engine:
 
 
 @asynccontextmanager
-async def engine(address: str) -> AsyncIterator[Engine]:
+async def engine(temporal: EmbeddedTemporalSettings) -> AsyncIterator[Engine]:
     """Run a Temporal worker for bare workflows during the block."""
     queue = f"bench-{uuid.uuid4().hex}"
-    arguments = ["--address", address, "--queue", queue]
+    address, secret = temporal.temporal_address, temporal.temporal_secret.get_secret_value()
+    arguments = ["--address", address, "--secret", secret, "--queue", queue]
     async with module("bench.engine", arguments) as (pid, _):
-        yield Engine(await Client.connect(address), queue=queue, pid=pid)
+        yield Engine(await Client.connect(**connect_config(temporal)), queue=queue, pid=pid)
 
 
-async def _serve(address: str, queue: str) -> None:
+async def _serve(temporal: EmbeddedTemporalSettings, queue: str) -> None:
     async with Worker(
-        await Client.connect(address),
+        await Client.connect(**connect_config(temporal)),
         task_queue=queue,
         workflows=[BareWorkflow],
         activities=[nothing],
@@ -99,6 +102,10 @@ async def _serve(address: str, queue: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
     parser.add_argument("--address", required=True)
+    parser.add_argument("--secret", required=True)
     parser.add_argument("--queue", required=True)
     arguments = parser.parse_args()
-    asyncio.run(_serve(arguments.address, arguments.queue))
+    settings = EmbeddedTemporalSettings(
+        temporal_address=arguments.address, temporal_secret=SecretStr(arguments.secret)
+    )
+    asyncio.run(_serve(settings, arguments.queue))

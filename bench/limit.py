@@ -14,6 +14,7 @@ from bench.database import rows
 from bench.figures import Sample, Section, line
 from bench.signals import signal_round_trip
 from bench.stacks import RunningStack, stack
+from core.temporal.client import connect_config
 
 _GAPS = """
     WITH ended AS (
@@ -38,7 +39,7 @@ async def slot_handover(folder: Path, *, count: int) -> Section:
         stack(folder / "limit", provisioner="instant") as running,
         client(running.api_url, running.api_key) as http,
     ):
-        temporal = await Client.connect(running.temporal_address)
+        temporal = await Client.connect(**connect_config(running.temporal))
         trips = [await signal_round_trip(temporal, rounds=10)]
         alone = await _gaps(running, http, limit=1, count=count)
         trips.append(await signal_round_trip(temporal, rounds=10))

@@ -22,7 +22,6 @@ from core.settings import (
     ApiKeySettings,
     ApiSettings,
     BundleStoreSettings,
-    TemporalSettings,
 )
 from core.states import InvocationStatus
 from core.temporal.client import SEARCH_ATTRIBUTES
@@ -34,7 +33,7 @@ from registry.queries.invocations import create_invocation, get_invocation
 from registry.queries.paths import FunctionPath, InvocationPath
 from runtime.parts import PartsSettings, open_parts
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 
 Json = dict[str, Any]
 Call = Callable[[], Awaitable[object]]
@@ -159,7 +158,7 @@ class _Calls:
 
 @asynccontextmanager
 async def _filled(
-    rows: int, postgres: EmbeddedPostgres, temporal: TemporalDevServer
+    rows: int, postgres: EmbeddedPostgres, temporal: OpenTemporal
 ) -> AsyncIterator[_Calls]:
     """Fill a database of its own, and open it for calls."""
     database = f"rows_{rows}"
@@ -167,15 +166,13 @@ async def _filled(
     settings = PartsSettings(
         registry=postgres.registry_settings(database),
         # No Temporal worker serves this queue: workflows are started, as always, and never run.
-        temporal=TemporalSettings(
-            temporal_address=temporal.address, temporal_task_queue="bench-listing"
-        ),
+        temporal=temporal.settings.model_copy(update={"temporal_task_queue": "bench-listing"}),
         keys=ApiKeySettings(control_plane_api_key=SecretStr(_KEY)),
         bundles=BundleStoreSettings(bundle_store_folder=None),
     )
     await asyncio.to_thread(upgrade, settings.registry)
     async with AsyncExitStack() as stack:
-        parts = await stack.enter_async_context(open_parts(settings, embedded_temporal=True))
+        parts = await stack.enter_async_context(open_parts(settings))
         registry = parts.registry
         app = create_app(
             parts,
@@ -240,7 +237,7 @@ async def listing(folder: Path, *, sizes: tuple[int, int], repeats: int) -> Sect
             EmbeddedPostgres(folder / "postgres", durable=False, max_connections=60)
         )
         temporal = await stack.enter_async_context(
-            TemporalDevServer(
+            OpenTemporal(
                 folder / "temporal", persistent=False, ui=False, search_attributes=SEARCH_ATTRIBUTES
             )
         )

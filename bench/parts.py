@@ -17,7 +17,7 @@ from core.temporal.client import SEARCH_ATTRIBUTES
 from registry.database.migrate import upgrade
 from standalone.servers.ports import free_ports
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 
 API_KEY: Final = "bench"
 _DATABASE: Final = "control_plane"
@@ -42,7 +42,7 @@ async def servers(folder: Path) -> AsyncIterator[Servers]:
     folder.chmod(0o711)
     async with (
         EmbeddedPostgres(folder / "postgres") as postgres,
-        TemporalDevServer(
+        OpenTemporal(
             folder / "temporal", ui=False, search_attributes=SEARCH_ATTRIBUTES
         ) as temporal,
     ):

@@ -16,10 +16,12 @@ from pydantic import SecretStr
 from bench.instant import InstantProvisioner
 from bench.programs import cpu_seconds, module, say, until_told_to_stop
 from core.settings import RegistrySettings
+from core.temporal.client import EmbeddedTemporalSettings
 from runtime.logging import configure_logging
+from standalone.options import StackOptions
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
-from standalone.stack import StackOptions, running_stack
+from standalone.stack import running_stack
+from standalone.temporal.dev_server import TemporalDevServer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class RunningStack:
 
     api_url: str
     api_key: str
-    temporal_address: str
+    temporal: EmbeddedTemporalSettings
     registry: RegistrySettings
     pid: int
     """API and Temporal worker."""
@@ -57,7 +59,10 @@ async def stack(folder: Path, *, provisioner: str) -> AsyncIterator[RunningStack
         yield RunningStack(
             api_url=facts["api_url"],
             api_key=facts["api_key"],
-            temporal_address=facts["temporal_address"],
+            temporal=EmbeddedTemporalSettings(
+                temporal_address=facts["temporal_address"],
+                temporal_secret=SecretStr(facts["temporal_secret"]),
+            ),
             registry=RegistrySettings(
                 postgres_host=facts["postgres_host"],
                 postgres_port=facts["postgres_port"],
@@ -74,7 +79,11 @@ async def stack(folder: Path, *, provisioner: str) -> AsyncIterator[RunningStack
 async def _serve(folder: Path, provisioner: str) -> None:
     is_instant = provisioner == "instant"
     options = StackOptions(
-        data_folder=folder, api_port=0, provisioner="process" if is_instant else provisioner
+        data_folder=folder,
+        api_port=0,
+        provisioner="process" if is_instant else provisioner,
+        # To measure what closing it costs.
+        temporal_open=bool(os.environ.get("CONTROL_PLANE_TEMPORAL_OPEN")),
     )
     backend = InstantProvisioner() if is_instant else None
     async with running_stack(options, provisioner=backend) as running:
@@ -84,7 +93,8 @@ async def _serve(folder: Path, provisioner: str) -> None:
             {
                 "api_url": running.api_url,
                 "api_key": running.api_key.get_secret_value(),
-                "temporal_address": running.temporal_address,
+                "temporal_address": temporal.settings.temporal_address,
+                "temporal_secret": temporal.settings.temporal_secret.get_secret_value(),
                 "postgres_host": postgres.host,
                 "postgres_port": postgres.port,
                 "postgres_user": postgres.user,

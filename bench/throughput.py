@@ -23,7 +23,7 @@ async def throughput(folder: Path, *, rounds: int, count: int) -> Section:
     async with (
         stack(folder / "throughput", provisioner="instant") as running,
         client(running.api_url, running.api_key) as http,
-        engine(running.temporal_address) as bare,
+        engine(running.temporal) as bare,
     ):
         # `count` is at most its limit: to wait for a slot is another item.
         function = await deploy(http, "noop")

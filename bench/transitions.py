@@ -20,8 +20,10 @@ from temporalio.client import Client
 from bench.calls import client, deploy
 from bench.figures import Line, Section
 from bench.instant import InstantProvisioner
+from core.temporal.client import connect_config
 from runtime.logging import configure_logging
-from standalone.stack import StackOptions, running_stack
+from standalone.options import StackOptions
+from standalone.stack import running_stack
 
 _COUNT: Final = 10
 _TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)")
@@ -76,20 +78,16 @@ async def _count(folder: Path) -> tuple[_Statements, Counter[str]]:
         function = await deploy(http, "noop")
         for _ in range(3):
             await function.until_terminated(await function.call())
+        temporal = await Client.connect(**connect_config(stack.temporal))
         paths = []
         with statements.recorded():
             for _ in range(_COUNT):
                 path = await function.call()
                 paths.append(path)
                 # Not by requests: their statements are not the invocation's.
-                handle = (await Client.connect(stack.temporal_address)).get_workflow_handle(
-                    path.rpartition("/")[2]
-                )
-                await handle.result()
+                await temporal.get_workflow_handle(path.rpartition("/")[2]).result()
         for path in paths:
-            handle = (await Client.connect(stack.temporal_address)).get_workflow_handle(
-                path.rpartition("/")[2]
-            )
+            handle = temporal.get_workflow_handle(path.rpartition("/")[2])
             async for entry in handle.fetch_history_events():
                 events[EventType.Name(entry.event_type).removeprefix("EVENT_TYPE_")] += 1
     return statements, events

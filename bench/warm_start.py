@@ -15,6 +15,7 @@ from bench.cold_start import PROJECT, PYTHON, between_times, one_call
 from bench.figures import Line, Sample, Section, line
 from bench.imports import python_start
 from bench.stacks import stack
+from core.temporal.client import connect_config
 
 _IMPORTS: Final = {
     "nothing": "",
@@ -33,7 +34,7 @@ async def warm_start(folder: Path, *, count: int) -> Section:
         stack(folder / "warm-start", provisioner="process") as running,
         client(running.api_url, running.api_key) as http,
     ):
-        temporal = await Client.connect(running.temporal_address)
+        temporal = await Client.connect(**connect_config(running.temporal))
         functions = {}
         for imports, statement in _IMPORTS.items():
             for warm in (0, 1):

@@ -247,6 +247,14 @@ class ContainerRepositoryIsNotConfiguredError(ControlPlaneError):
     detail = "No container repository is configured on this server"
 
 
+class TemporalUiIsNotConfiguredError(ControlPlaneError):
+    """The server knows no address of Temporal's web UI."""
+
+    status = 404
+    reason = "temporal_ui_not_configured"
+    detail = "The server knows no address of Temporal's web UI; TEMPORAL_UI_URL names it there"
+
+
 class RequestBodyIsTooLargeError(ControlPlaneError):
     """A request body is over the server's limit."""
 

@@ -103,6 +103,30 @@ def _run_workers_as_root(
         click.echo(warning, err=True)  # noqa: TID251 - no text of others, and no SDK in here
 
 
+def data_folder_option(command: F) -> F:
+    """Add `--data-folder`."""
+    return click.option(
+        "--data-folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="CONTROL_PLANE_DATA_FOLDER",
+        show_envvar=True,
+        help="Where everything is kept. Default: /var/lib/control-plane for root, else "
+        "~/.local/share/control-plane.",
+    )(command)
+
+
+def temporal_open_option(command: F) -> F:
+    """Add `--temporal-open`."""
+    return click.option(
+        "--temporal-open",
+        is_flag=True,
+        envvar="CONTROL_PLANE_TEMPORAL_OPEN",
+        show_envvar=True,
+        help="Let the embedded Temporal listen on ports of this machine, without a login: all its "
+        "accounts, and all functions, can then command it. For machines without namespaces.",
+    )(command)
+
+
 def certificate_options(command: F) -> F:
     """Add `--certificate-file` and `--key-file`; see `certificate_and_key`."""
     file = click.Path(path_type=Path)

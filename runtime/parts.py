@@ -113,7 +113,6 @@ async def open_parts(
     settings: PartsSettings,
     *,
     lazy_temporal: bool = False,
-    embedded_temporal: bool = False,
     create_tables: bool = False,
     delete_tables: bool = False,
 ) -> AsyncIterator[Parts]:
@@ -123,7 +122,6 @@ async def open_parts(
         settings: where Postgres and Temporal are, and the secrets.
         lazy_temporal: connect to Temporal at the first call only: for a process that must start
             without it. Search attributes are then left to the others.
-        embedded_temporal: Temporal is a child of this process, without TLS and keys.
         create_tables: bring the registry's schema up to date first.
         delete_tables: drop the registry's tables at the end, whatever the end is.
 
@@ -139,7 +137,7 @@ async def open_parts(
             await asyncio.to_thread(upgrade, settings.registry, wait_seconds=wait_seconds)
         if delete_tables:
             stack.push_async_callback(asyncio.to_thread, drop_all_tables, settings.registry)
-        client = await connect(settings.temporal, lazy=lazy_temporal, embedded=embedded_temporal)
+        client = await connect(settings.temporal, lazy=lazy_temporal)
         if not lazy_temporal:
             await ensure_search_attributes(client)
         registry = Registry(settings.registry)

@@ -10,10 +10,12 @@ import click
 from runtime.commands import (
     certificate_and_key,
     certificate_options,
+    data_folder_option,
     ending_at_once,
     expected_errors,
     provisioner_option,
     quick_imports,
+    temporal_open_option,
     workers_as_root_option,
 )
 
@@ -41,14 +43,7 @@ def _run(program: Coroutine[Any, Any, int]) -> None:
 
 
 @click.command()
-@click.option(
-    "--data-folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="CONTROL_PLANE_DATA_FOLDER",
-    show_envvar=True,
-    help="Where everything is kept. Default: /var/lib/control-plane for root, else "
-    "~/.local/share/control-plane.",
-)
+@data_folder_option
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -67,10 +62,11 @@ def _run(program: Coroutine[Any, Any, int]) -> None:
     help="Port of the API; 0 for any free one.",
 )
 @certificate_options
+@temporal_open_option
 @click.option(
     "--temporal-port",
     type=click.IntRange(1, 65535),
-    help="Port of Temporal. Default: 7233 if it is free, else any free one.",
+    help="Port of Temporal, with --temporal-open. Default: 7233 if it is free, else any free one.",
 )
 @click.option(
     "--temporal-ui-port",
@@ -86,6 +82,7 @@ def up(
     port: int,
     certificate_file: Path | None,
     key_file: Path | None,
+    temporal_open: bool,
     temporal_port: int | None,
     temporal_ui_port: int | None,
     provisioner: str,
@@ -98,9 +95,11 @@ def up(
     with quick_imports():
         from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
         from standalone.data_folder import default_data_folder  # noqa: PLC0415 - quick --help
-        from standalone.stack import StackOptions  # noqa: PLC0415 - quick --help
+        from standalone.options import StackOptions  # noqa: PLC0415 - quick --help
         from standalone.up import run_until_stopped  # noqa: PLC0415 - quick --help
 
+    if temporal_port is not None and not temporal_open:
+        raise click.UsageError("--temporal-port goes with --temporal-open: else there is no port")
     configure_logging()
     options = StackOptions(
         data_folder=data_folder or default_data_folder(),
@@ -108,6 +107,7 @@ def up(
         host=host,
         api_port=port,
         certificate=certificate_and_key(certificate_file, key_file),
+        temporal_open=temporal_open,
         temporal_port=temporal_port,
         temporal_ui_port=temporal_ui_port,
         has_log_file=True,
@@ -121,12 +121,13 @@ def up(
     is_flag=True,
     help="Leave the stack running at the end, to look around, until Ctrl-C.",
 )
+@temporal_open_option
 @workers_as_root_option
-def demo(*, keep: bool) -> None:
+def demo(*, keep: bool, temporal_open: bool) -> None:
     """Start a stack in a temporary folder, call the example's functions, show what happens."""
     with quick_imports():
         from runtime.logging import configure_logging  # noqa: PLC0415 - quick --help
         from standalone.demo import run_demo  # noqa: PLC0415 - quick --help
 
     configure_logging(level="ERROR")
-    _run(run_demo(keep=keep))
+    _run(run_demo(keep=keep, temporal_open=temporal_open))

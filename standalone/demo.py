@@ -21,7 +21,8 @@ from rich.table import Table
 
 from runtime.shutdown import stop_on_signals
 from standalone.errors import StandaloneError
-from standalone.stack import Stack, StackOptions, running_stack
+from standalone.options import StackOptions
+from standalone.stack import Stack, running_stack
 
 Json = dict[str, Any]
 
@@ -48,17 +49,18 @@ class _Call:
     printed: list[str] = field(default_factory=list)
 
 
-async def run_demo(*, keep: bool) -> int:
+async def run_demo(*, keep: bool, temporal_open: bool) -> int:
     """Run the demo; returns 0 if every invocation ended as it must, 130 if it was interrupted.
 
     Args:
         keep: leave the stack running afterwards, until SIGINT or SIGTERM.
+        temporal_open: see `StackOptions`.
 
     Raises:
         StandaloneError: the stack cannot be started.
     """
     stopping = asyncio.create_task(stop_on_signals().wait())
-    demo = asyncio.create_task(_run(keep=keep))
+    demo = asyncio.create_task(_run(keep=keep, temporal_open=temporal_open))
     await asyncio.wait([demo, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     demo.cancel()
@@ -68,7 +70,7 @@ async def run_demo(*, keep: bool) -> int:
         return _INTERRUPTED
 
 
-async def _run(*, keep: bool) -> int:
+async def _run(*, keep: bool, temporal_open: bool) -> int:
     if not _EXAMPLE.is_dir():
         raise StandaloneError(f"The example project {_EXAMPLE} is not there")
     with tempfile.TemporaryDirectory(
@@ -80,6 +82,7 @@ async def _run(*, keep: bool) -> int:
             data_folder=_make_data_folder(Path(folder)),
             api_port=0,
             durable=False,
+            temporal_open=temporal_open,
             is_for_others=False,
         )
         async with running_stack(options) as stack:
@@ -273,7 +276,7 @@ def _print_table(stack: Stack, calls: list[_Call]) -> bool:
                 words(text.partition("\n")[0][:60]),
             )
     console().print(table)
-    if stack.temporal_ui_url is not None:
+    if stack.temporal_ui_link is not None:
         echo("In Temporal's web UI (each execution is a run; --keep keeps it open):")
         for call in calls:
             echo(f"  {call.function:<9} {call.seen['temporal_url']}")

@@ -30,3 +30,16 @@ class PortIsTakenError(StandaloneError):
         super().__init__(
             f"Port {port} for {what} is taken. Stop what uses it, or choose another port"
         )
+
+
+class NoNetworkOfItsOwnError(StandaloneError):
+    """This machine does not let us make a network namespace for the embedded Temporal."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The embedded Temporal gets no network of its own here ({reason}), so every account "
+            "of this machine, and every function, could command it. Start control-plane as root, "
+            "or have user namespaces allowed (`sysctl user.max_user_namespaces`, and on Ubuntu "
+            "`kernel.apparmor_restrict_unprivileged_userns`), or set TEMPORAL_ADDRESS to a "
+            "Temporal of yours, or accept it with --temporal-open"
+        )

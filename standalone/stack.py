@@ -25,6 +25,7 @@ from core.settings import (
     ApiKeySettings,
     ApiSettings,
     BundleStoreSettings,
+    TemporalSettings,
     TemporalWorkerSettings,
     load,
 )
@@ -34,42 +35,18 @@ from registry.changes import Changes
 from registry.database.migrate import upgrade
 from runtime.logging import logging_to
 from runtime.parts import PartsSettings, open_parts, with_another_pool
+from standalone.choice import chosen_postgres, chosen_temporal
 from standalone.data_folder import make_data_folder, read_or_make_api_key
 from standalone.errors import PortIsTakenError, StandaloneError
+from standalone.options import StackOptions
 from standalone.running_server import announced
 from standalone.secure import address_for_workers
 from standalone.servers.base import EmbeddedServer
-from standalone.servers.choice import chosen_postgres, chosen_temporal
 from worker.build import temporal_worker
 
 logger = structlog.get_logger(__name__)
 
 _LOG_FILE = "control-plane.log"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackOptions:
-    """What the caller chooses."""
-
-    data_folder: Path
-    provisioner: str = "process"
-    host: str = "127.0.0.1"
-    api_port: int = 5000
-    """0 for any free port."""
-    certificate: tuple[Path, Path] | None = None
-    """Files of the certificate and of its key, to serve HTTPS with; None: plain HTTP."""
-    temporal_port: int | None = None
-    """None for 7233 if it is free, else any free port."""
-    temporal_ui_port: int | None = None
-    """None for 8233 if it is free, else any free port."""
-    durable: bool = True
-    """False trades the data's safety for quick starts and stops: for demonstrations."""
-    has_log_file: bool = False
-    """Whether its log goes to a file in the data folder, and only what is wrong to stderr, too."""
-    is_self_contained: bool = False
-    """Whether Postgres, Temporal and bundles are its own, even where variables name others."""
-    is_for_others: bool = True
-    """Whether other programs of this user may find it by its data folder (`running_server`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +57,22 @@ class Stack:
     api_key: SecretStr
     api_key_file: Path | None
     """None if the key came from the environment."""
-    temporal_address: str
-    temporal_ui_url: str | None
+    temporal: TemporalSettings
+    temporal_ui_link: str | None
+    """An address that opens Temporal's web UI, the first time without a login; None without one."""
     data_folder: Path
     log_file: Path | None
     """None if the log goes where that of the process goes."""
     embedded: tuple[EmbeddedServer, ...]
-    serving: asyncio.Task[None]
+    serving: tuple[asyncio.Task[None], ...]
+    """What answers HTTP requests."""
 
     async def part_died(self) -> str:
         """Wait until a part ends by itself; returns what to tell the operator."""
         servers = {asyncio.create_task(server.exited()): server for server in self.embedded}
         try:
             done, _ = await asyncio.wait(
-                [*servers, self.serving], return_when=asyncio.FIRST_COMPLETED
+                [*servers, *self.serving], return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             for task in servers:
@@ -101,7 +80,7 @@ class Stack:
         for task, server in servers.items():
             if task in done:
                 return f"{server.name} has ended unexpectedly. Its log is {server.log}"
-        return "The HTTP server has ended unexpectedly"
+        return "An HTTP server has ended unexpectedly"
 
 
 @asynccontextmanager
@@ -144,15 +123,7 @@ async def running_stack(
                 always_embedded=options.is_self_contained,
             )
         )
-        temporal_settings, temporal = await stack.enter_async_context(
-            chosen_temporal(
-                folder / "temporal",
-                durable=options.durable,
-                port=options.temporal_port,
-                ui_port=options.temporal_ui_port,
-                always_embedded=options.is_self_contained,
-            )
-        )
+        temporal = await stack.enter_async_context(chosen_temporal(folder / "temporal", options))
         await asyncio.to_thread(upgrade, registry_settings, wait_seconds=10)
         api_key_file = None
         if keys is None:
@@ -161,7 +132,7 @@ async def running_stack(
             check_keys(keys, listener)
         settings = PartsSettings(
             registry=registry_settings,
-            temporal=temporal_settings,
+            temporal=temporal.settings,
             keys=keys,
             bundles=(
                 BundleStoreSettings(bundle_store_folder=None)
@@ -170,9 +141,7 @@ async def running_stack(
             ),
         )
         forget_secrets()
-        parts = await stack.enter_async_context(
-            open_parts(settings, embedded_temporal=temporal is not None)
-        )
+        parts = await stack.enter_async_context(open_parts(settings))
         # A pool each: workflows that wait for a lock must not keep requests waiting.
         parts_of_temporal_worker = await stack.enter_async_context(
             with_another_pool(parts, settings)
@@ -188,7 +157,11 @@ async def running_stack(
         )
         changes = await stack.enter_async_context(Changes(parts.registry))
         app = create_app(
-            parts, changes=changes, default_pool=backend.kind, api_settings=api_settings
+            parts,
+            changes=changes,
+            default_pool=backend.kind,
+            api_settings=api_settings,
+            log_in_to_ui=temporal.log_in,
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(
@@ -208,12 +181,12 @@ async def running_stack(
                 api_url=api_url,
                 api_key=keys.control_plane_api_key,
                 api_key_file=api_key_file,
-                temporal_address=temporal_settings.temporal_address,
-                temporal_ui_url=temporal_settings.temporal_ui_url,
+                temporal=temporal.settings,
+                temporal_ui_link=temporal.ui_link(),
                 data_folder=folder,
                 log_file=log_file,
-                embedded=tuple(each for each in (postgres, temporal) if each is not None),
-                serving=serving,
+                embedded=tuple(each for each in (postgres, temporal.server) if each is not None),
+                serving=tuple(each for each in (serving, temporal.ui) if each is not None),
             )
         finally:
             stop.set()

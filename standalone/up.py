@@ -5,8 +5,10 @@ from shlex import quote
 
 from control_plane._console.output import echo
 
+from core.temporal.client import SOCKET_SCHEME
 from runtime.shutdown import stop_on_signals
-from standalone.stack import Stack, StackOptions, running_stack
+from standalone.options import StackOptions
+from standalone.stack import Stack, running_stack
 
 
 async def run_until_stopped(options: StackOptions) -> int:
@@ -35,6 +37,13 @@ async def run_until_stopped(options: StackOptions) -> int:
     return exit_code
 
 
+def _way_to_temporal(stack: Stack) -> str:
+    address = stack.temporal.temporal_address
+    if not address.startswith(SOCKET_SCHEME):
+        return address
+    return "for its owner only: control-plane temporal workflow list"
+
+
 def _describe(stack: Stack) -> str:
     key = stack.api_key_file or "the one in CONTROL_PLANE_API_KEY"
     lines = [
@@ -42,8 +51,8 @@ def _describe(stack: Stack) -> str:
         f"  API            {stack.api_url}",
         f"  API reference  {stack.api_url}/docs",
         f"  API key file   {key}",
-        f"  Temporal UI    {stack.temporal_ui_url or '(not configured: set TEMPORAL_UI_URL)'}",
-        f"  Temporal       {stack.temporal_address}",
+        f"  Temporal UI    {stack.temporal_ui_link or '(not configured: set TEMPORAL_UI_URL)'}",
+        f"  Temporal       {_way_to_temporal(stack)}",
         f"  Data           {stack.data_folder}",
         f"  Log            {stack.log_file}",
         "",

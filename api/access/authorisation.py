@@ -17,6 +17,7 @@ execution is open. Its reports are let through later too: they get the contract'
     read an execution or its log     its own                          OwnExecution,
                                                                       authorise_reading_execution
     read the credentials for images  nothing                          RootOnly
+    open Temporal's web UI           nothing                          RootOnly
 
 `PublicRoute` needs no key: the health check and the reference. Nor does the OpenAPI document, which
 is FastAPI's own.

@@ -5,13 +5,13 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api.http.connections import Connections, connections_limit
 from api.http.draining import DrainingMiddleware, refuse_new_connections
@@ -111,13 +111,14 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    app: FastAPI,
+    app: ASGIApp,
     *,
     listener: socket.socket,
-    changes: Changes,
     stop: asyncio.Event,
+    changes: Changes | None = None,
     tls: ssl.SSLContext | None = None,
     max_connections: int | None = None,
+    headers: Sequence[tuple[str, str]] = SECURITY_HEADERS,
 ) -> None:
     """Serve until `stop` is set, then finish the requests that are under way.
 
@@ -127,10 +128,11 @@ async def serve(
     Args:
         app: the application.
         listener: from `bind`; the caller closes it.
-        changes: what requests wait for.
         stop: the order to stop.
+        changes: what requests wait for, if any do.
         tls: from `api.http.tls.load_certificate`; None: plain HTTP.
         max_connections: how many may be open at the same time, if the open files allow it.
+        headers: what each answer has besides its own.
 
     Raises:
         RuntimeError: the server ended by itself.
@@ -144,7 +146,7 @@ async def serve(
             draining,
             http=partial(BoundedProtocol, room=Connections(limit), tls=tls),  # type: ignore[arg-type] # makes one
             backlog=_ACCEPTED_AT_ONCE,
-            headers=list(SECURITY_HEADERS),
+            headers=list(headers),
             # Nothing here speaks it.
             ws="none",
             # Our logging takes uvicorn's lines as they come.
@@ -165,7 +167,8 @@ async def serve(
             raise RuntimeError("the HTTP server ended unexpectedly")
     finally:
         draining.begin()
-        await changes.close()
+        if changes is not None:
+            await changes.close()
         server.should_exit = True
         stopping.cancel()
         await serving

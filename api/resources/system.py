@@ -6,8 +6,13 @@ from api.access.authentication import AuthenticatedRoute, PublicRoute
 from api.access.authorisation import RootOnly
 from api.requests.context import ContextDep
 from api.requests.errors import responses
-from core.contract.system import ContainerRepositoryCredentials, HealthStatus
-from core.errors import ContainerRepositoryIsNotConfiguredError
+from core.contract.system import (
+    ContainerRepositoryCredentials,
+    HealthStatus,
+    TemporalUiLink,
+    TemporalUiLinkDefinition,
+)
+from core.errors import ContainerRepositoryIsNotConfiguredError, TemporalUiIsNotConfiguredError
 
 public_router = APIRouter(tags=["system"], route_class=PublicRoute)
 router = APIRouter(tags=["system"], route_class=AuthenticatedRoute)
@@ -41,6 +46,21 @@ async def get_container_repository_credentials(
         password=password.get_secret_value(),
         endpoint_url=endpoint,
     )
+
+
+@router.post(
+    "/temporal_ui_links",
+    dependencies=[RootOnly],
+    responses=responses(TemporalUiIsNotConfiguredError),
+)
+async def create_temporal_ui_link(
+    context: ContextDep, definition: TemporalUiLinkDefinition
+) -> TemporalUiLink:
+    """Make an address that opens Temporal's web UI in a browser, with a login if it needs one."""
+    url = context.links.opening(definition.invocation_id)
+    if url is None:
+        raise TemporalUiIsNotConfiguredError
+    return TemporalUiLink(url=url)
 
 
 def _not_configured(**settings: object) -> ContainerRepositoryIsNotConfiguredError:

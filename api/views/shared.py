@@ -4,6 +4,7 @@ A fact that several models of the contract have stands in one `TypedDict`, which
 each of them, so that mypy checks every field against the model.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypedDict
@@ -23,6 +24,18 @@ class Links:
 
     temporal_ui_url: str | None
     temporal_namespace: str
+    log_in: Callable[[str], str] | None = None
+    """Makes an address that logs a browser in, from a path of the UI; None if it needs no login."""
+
+    def opening(self, invocation_id: str | None) -> str | None:
+        """Give an address that opens an invocation's page, or the list of all, with the login."""
+        if self.temporal_ui_url is None:
+            return None
+        url = self.temporal_ui_url.rstrip("/")
+        page = url if invocation_id is None else self.invocation(invocation_id)
+        if page is None or self.log_in is None:
+            return page
+        return self.log_in(page.removeprefix(url) or "/")
 
     def invocation(self, invocation_id: str) -> str | None:
         """Address an invocation's workflow."""

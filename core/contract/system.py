@@ -22,6 +22,20 @@ class ContainerRepositoryCredentials(ContractModel):
     endpoint_url: str
 
 
+class TemporalUiLinkDefinition(ContractModel):
+    """Which page of Temporal's web UI is to be opened."""
+
+    invocation_id: str | None = Field(default=None, pattern="^inv-[0-9a-f]{32}$")
+    """The page of this invocation; null: the list of all."""
+
+
+class TemporalUiLink(ContractModel):
+    """An address for a browser."""
+
+    url: str
+    """Where the web UI asks for a login, this one has it in it: once, and for five minutes."""
+
+
 class ErrorMessage(ContractModel):
     """The body of every error but a 422."""
 

@@ -7,12 +7,13 @@ from typing import Final
 import structlog
 import temporalio.api.enums.v1 as temporal_enums
 import temporalio.api.operatorservice.v1 as operator_service
+from pydantic import SecretStr
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import HttpConnectProxyConfig, RPCError, RPCStatusCode
 
 from core.settings import TemporalSettings
 
@@ -28,6 +29,22 @@ SEARCH_ATTRIBUTES: Final[Mapping[str, str]] = {
 """Name -> type, as `temporal server start-dev --search-attribute` takes them."""
 
 
+SOCKET_SCHEME: Final = "unix:"
+"""Before the path of a Unix socket in `temporal_address`, as the client library writes it."""
+SOCKET_USER: Final = "control-plane"
+"""Whom the secret of a Unix socket is for; the socket has no other user."""
+
+
+class EmbeddedTemporalSettings(TemporalSettings):
+    """Where a Temporal is that this project runs: it has neither TLS nor keys.
+
+    What Temporal's own TEMPORAL_* variables say is about another one.
+    """
+
+    temporal_secret: SecretStr = SecretStr("")
+    """What the relay behind `unix:PATH` asks for (`standalone.temporal.relay_main`)."""
+
+
 @cache
 def _runtime() -> Runtime:
     # The client library's native part prints to standard output, past our logging: errors only.
@@ -36,29 +53,55 @@ def _runtime() -> Runtime:
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=quiet)))
 
 
-async def connect(
-    settings: TemporalSettings, *, lazy: bool = False, embedded: bool = False
-) -> Client:
+async def connect(settings: TemporalSettings, *, lazy: bool = False) -> Client:
     """Connect to Temporal.
 
     Args:
-        settings: address and namespace; TLS and API key are read by Temporal's own `envconfig`.
+        settings: address and namespace. TLS and API key are read by Temporal's own `envconfig`,
+            unless these are `EmbeddedTemporalSettings`.
         lazy: connect at the first call (for the API, which must start without Temporal).
-        embedded: the server has neither TLS nor keys; what `envconfig` finds is about another one.
 
     Raises:
         ConnectionError: not lazy, and nothing answers at the address.
     """
-    config: ClientConnectConfig = {} if embedded else ClientConfig.load_client_connect_config()
-    config["target_host"] = settings.temporal_address
-    config["namespace"] = settings.temporal_namespace
     try:
         return await Client.connect(
-            **config, data_converter=pydantic_data_converter, lazy=lazy, runtime=_runtime()
+            **connect_config(settings),
+            data_converter=pydantic_data_converter,
+            lazy=lazy,
+            runtime=_runtime(),
         )
     except RuntimeError as error:
         address = settings.temporal_address
         raise ConnectionError(f"Temporal does not answer at {address}: {error}") from error
+
+
+class ConnectConfig(ClientConnectConfig, total=False):
+    """Arguments for `temporalio.client.Client.connect`. They hold secrets: print them nowhere."""
+
+    http_connect_proxy_config: HttpConnectProxyConfig
+    dns_load_balancing_config: None
+
+
+def connect_config(settings: TemporalSettings) -> ConnectConfig:
+    """Say how to connect, see `connect`."""
+    where: ConnectConfig = {
+        "target_host": settings.temporal_address,
+        "namespace": settings.temporal_namespace,
+    }
+    if not isinstance(settings, EmbeddedTemporalSettings):
+        return {**ClientConfig.load_client_connect_config(), **where}
+    if settings.temporal_address.startswith(SOCKET_SCHEME):
+        # The library reaches a Unix socket as an HTTP proxy (crates/client/src/proxy.rs of its
+        # native part, seen with 1.35). The proxy is the relay, for which every target is Temporal.
+        where["target_host"] = "temporal:7233"
+        where["http_connect_proxy_config"] = HttpConnectProxyConfig(
+            target_host=settings.temporal_address,
+            basic_auth=(SOCKET_USER, settings.temporal_secret.get_secret_value()),
+        )
+        # With a proxy there is no name to resolve; the native part would warn about it.
+        where["dns_load_balancing_config"] = None
+    return where
 
 
 async def ensure_search_attributes(client: Client) -> None:

@@ -16,6 +16,7 @@ from runtime.commands import (
     ending_at_once,
     expected_errors,
     quick_imports,
+    temporal_open_option,
     workers_as_root_option,
 )
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     help="Where a control plane that this starts keeps its data. Default: that of `up`, with "
     "-run at its end.",
 )
+@temporal_open_option
 @workers_as_root_option
 @raw_option
 def run(
@@ -67,6 +69,7 @@ def run(
     key: str | None,
     profile: str | None,
     data_folder: Path | None,
+    temporal_open: bool,
 ) -> None:
     """Deploy the folder of FILE.py, call one of its functions, print the result as JSON.
 
@@ -104,6 +107,7 @@ def run(
         url=url,
         key=key,
         profile=profile,
+        temporal_open=temporal_open,
     )
     configure_logging(level="CRITICAL")
     prepare_process()

@@ -39,6 +39,8 @@ class RunOptions:
     url: str | None
     key: str | None
     profile: str | None
+    temporal_open: bool
+    """See `StackOptions`."""
 
 
 async def run_function(options: RunOptions, display: Display) -> RunResult:
@@ -81,6 +83,7 @@ class _Run:
             url=options.url,
             key=options.key,
             profile=options.profile,
+            temporal_open=options.temporal_open,
         )
         self._left: InvocationPath | None = None
 

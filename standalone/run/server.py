@@ -19,9 +19,10 @@ from control_plane.errors import ServerConnectionError
 
 from standalone.data_folder import default_data_folder
 from standalone.errors import DataFolderIsInUseError, StandaloneError
+from standalone.options import StackOptions
 from standalone.run.display import Display
 from standalone.running_server import running_server
-from standalone.stack import Stack, StackOptions, running_stack
+from standalone.stack import Stack, running_stack
 
 _WAIT_SECONDS: Final = 60.0
 """How long to wait for a data folder that something else than another run uses."""
@@ -47,6 +48,7 @@ class ServerOfRun:
         url: the server that the caller names, if any.
         key: its API key.
         profile: the name of a server that `control-plane login` knows.
+        temporal_open: see `StackOptions`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ServerOfRun:
         url: str | None,
         key: str | None,
         profile: str | None,
+        temporal_open: bool,
     ) -> None:
         self.stack: Stack | None = None
         """The stack that was started for the run, if one was."""
@@ -65,6 +68,7 @@ class ServerOfRun:
         self._url = url
         self._key = key
         self._profile = profile
+        self._temporal_open = temporal_open
         self._starts = False
 
     async def find_or_start(self, exits: AsyncExitStack) -> Profile:
@@ -123,6 +127,7 @@ class ServerOfRun:
             api_port=0,
             # Whatever variables a shell has set for other programs.
             is_self_contained=True,
+            temporal_open=self._temporal_open,
             is_for_others=False,
         )
         began = time.monotonic()

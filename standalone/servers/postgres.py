@@ -91,7 +91,9 @@ class EmbeddedPostgres(EmbeddedServer):
         self._max_connections = max_connections
         self._start_timeout = start_timeout
         self._lock: FolderLock | None = None
-        self._sockets = SocketFolder(self.data_folder, port=self.port)
+        self._sockets = SocketFolder(
+            self.data_folder, socket_name=f".s.PGSQL.{self.port}", server=self.name
+        )
         self._host: str | None = None
         self._password: str | None = None
 

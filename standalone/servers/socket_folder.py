@@ -1,4 +1,4 @@
-"""Where Postgres' Unix socket lives: its path must be short, a data folder's need not be."""
+"""Where a server's Unix socket lives: its path must be short, a data folder's need not be."""
 
 import os
 import re
@@ -19,11 +19,17 @@ class SocketFolder:
     """A folder for one server's socket: in the data folder if that is short enough, else temporary.
 
     The caller holds the data folder's lock, and no server of that folder runs during the calls.
+
+    Args:
+        data_folder: of the server.
+        socket_name: of the file; the server may make others whose names begin with it.
+        server: whose socket it is, for messages.
     """
 
-    def __init__(self, data_folder: Path, *, port: int) -> None:
+    def __init__(self, data_folder: Path, *, socket_name: str, server: str) -> None:
         self._data_folder = data_folder
-        self._port = port
+        self._socket_name = socket_name
+        self._server = server
         self._beside = data_folder / "socket"
         # Says where a temporary one is, for the next start if this process is killed.
         self._note = data_folder / "socket-folder"
@@ -38,7 +44,7 @@ class SocketFolder:
         if self._fits(self._beside):
             self._beside.mkdir(mode=0o700, exist_ok=True)
             give(self._beside, user)
-            _remove_sockets(self._beside)
+            self._remove_sockets(self._beside)
             return self._beside
         for parent in dict.fromkeys((Path(tempfile.gettempdir()), Path("/tmp"))):  # noqa: S108
             folder = parent.resolve() / f"control-plane-{secrets.token_hex(8)}"
@@ -53,8 +59,8 @@ class SocketFolder:
                 give(folder, user)
                 return folder
         raise StandaloneError(
-            f"There is no folder for Postgres' socket: {self._beside} is too long a path, and "
-            f"neither TMPDIR nor /tmp will do"
+            f"There is no folder for the socket of {self._server}: {self._beside} is too long a "
+            "path, and neither TMPDIR nor /tmp will do"
         )
 
     def remove(self) -> None:
@@ -68,16 +74,15 @@ class SocketFolder:
             status = folder.lstat()
             owners = {os.geteuid(), self._data_folder.stat().st_uid}
             if stat.S_ISDIR(status.st_mode) and status.st_uid in owners:
-                _remove_sockets(folder)
+                self._remove_sockets(folder)
                 folder.rmdir()
         self._note.unlink()
 
     def _fits(self, folder: Path) -> bool:
-        path = str(folder / f".s.PGSQL.{self._port}")
+        path = str(folder / self._socket_name)
         # Postgres and libpq read a list there: commas part it, quotes and @ mean something.
         return len(os.fsencode(path)) <= _PATH_LIMIT and not re.search(r'[,"@]', path)
 
-
-def _remove_sockets(folder: Path) -> None:
-    for entry in folder.glob(".s.PGSQL.*"):
-        entry.unlink()
+    def _remove_sockets(self, folder: Path) -> None:
+        for entry in folder.glob(f"{self._socket_name}*"):
+            entry.unlink()

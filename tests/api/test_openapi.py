@@ -53,6 +53,7 @@ def test_operation_ids_are_the_method_names_of_clients(document: dict[str, Any])
     assert [operation["operationId"] for _, _, operation in _operations(document)] == [
         "check_health",
         "get_container_repository_credentials",
+        "create_temporal_ui_link",
         "create_project",
         "delete_project",
         "get_project",

@@ -140,6 +140,7 @@ _REQUESTS: dict[Callable[..., Request[Any]], tuple[Request[Any], str]] = {
     ),
     requests.get_invocation: (requests.get_invocation(_PATH, wait=1), "InvocationInfo"),
     requests.find_invocation: (requests.find_invocation("inv-1", wait=1), "InvocationInfo"),
+    requests.open_temporal_ui: (requests.open_temporal_ui("inv-1"), "TemporalUiLink"),
     requests.list_children: (
         requests.list_children("inv-1", offset="o", max_results=1),
         "ChildInvocationsList",

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings import RegistrySettings
 from core.temporal.client import SEARCH_ATTRIBUTES
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 from tests.support.harness import function_spec
 from tests.support.ports import free_port
 from tests.support.servers import Addresses, connect
@@ -29,7 +29,7 @@ def invocations_in(settings: RegistrySettings) -> list[str]:
     return [invocation_id for (invocation_id,) in rows]
 
 
-def run_while_temporal_hangs(version: Version, temporal: TemporalDevServer) -> None:
+def run_while_temporal_hangs(version: Version, temporal: OpenTemporal) -> None:
     """Everything is accepted and read, and done when it is back."""
     assert temporal.pid is not None
     os.kill(temporal.pid, signal.SIGSTOP)
@@ -53,8 +53,8 @@ def test_calls_without_a_workflow_run_when_temporal_is_back(
     """
     port = free_port()
 
-    def temporal() -> TemporalDevServer:
-        return TemporalDevServer(
+    def temporal() -> OpenTemporal:
+        return OpenTemporal(
             tmp_path / "temporal", ui=False, port=port, search_attributes=SEARCH_ATTRIBUTES
         )
 

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings
 from core import settings
 from provisioners.external import settings as external
 from provisioners.process import config as process
-from standalone.servers.temporal import SERVER_SETTINGS
+from standalone.temporal.dev_server import SERVER_SETTINGS
 from tests.support.repository import ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

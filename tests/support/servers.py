@@ -17,7 +17,7 @@ from core.settings import RegistrySettings
 from core.temporal.client import SEARCH_ATTRIBUTES
 from registry.database.migrate import upgrade
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 from tests.support.folders import server_folder
 
 TEMPLATE_DATABASE = "template_control_plane"
@@ -46,7 +46,7 @@ class Servers:
         folder = self._stack.enter_context(server_folder("tests"))
         postgres = EmbeddedPostgres(folder / "postgres", durable=False, max_connections=400)
         self._stack.enter_context(postgres)
-        temporal = TemporalDevServer(
+        temporal = OpenTemporal(
             folder / "temporal",
             persistent=False,
             ui=False,

@@ -24,7 +24,7 @@ from core.temporal.names import WAKE_SIGNAL
 from core.temporal.states import WorkflowStates
 from registry.database.engine import Registry
 from registry.database.tables import Execution, Function, Invocation
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 from tests.support.harness import (
     LIMITED,
     RETRYABLE,
@@ -184,7 +184,7 @@ async def test_a_workflow_that_temporal_itself_has_terminated_goes_on(
     registry: Registry, task_queue: str, tmp_path: Path
 ) -> None:
     """Its history had reached the limit of events. Nobody has wished for a cancel."""
-    with TemporalDevServer(
+    with OpenTemporal(
         tmp_path / "temporal",
         persistent=False,
         ui=False,

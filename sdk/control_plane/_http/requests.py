@@ -239,6 +239,17 @@ def get_logs(
     )
 
 
+def open_temporal_ui(invocation_id: str | None) -> Request[str]:
+    """Ask for an address that opens Temporal's web UI in a browser, at a call or at all of them."""
+    return Request(
+        method="POST",
+        path="/temporal_ui_links",
+        content=_json({"invocation_id": invocation_id}),
+        headers=_JSON,
+        read=lambda content: str(content["url"]),
+    )
+
+
 _JSON = {"Content-Type": "application/json"}
 
 

@@ -18,6 +18,7 @@ SDK_COMMANDS = {
     "open": ("open:open_", "Print a call's address in Temporal's UI."),
     "profiles": ("profiles:profiles", "List the servers that login has kept."),
     "retry": ("retry:retry", "Make a call again."),
+    "ui": ("open:ui", "Print an address that opens Temporal's UI."),
 }
 """Each with its module and object in `control_plane.commands`, and its help in
 short."""
@@ -29,6 +30,7 @@ SERVER_COMMANDS = {
     "migrate": "Create or update the tables of the registry.",
     "openapi": "Write the OpenAPI document of the HTTP API.",
     "run": "Deploy and call a function, without a server if need be.",
+    "temporal": "Run a command of Temporal's own CLI, for the embedded Temporal.",
     "up": "Run everything on this machine: Postgres, Temporal with its web UI, API and Temporal "
     "worker.",
     "worker": "Run the Temporal worker; `loop` is the same as `worker`.",

@@ -102,4 +102,4 @@ async def test_every_route_needs_a_key_unless_it_is_marked_as_public(
             assert isinstance(route, AuthenticatedRoute), path
             assert_error(answer, 403, "Not authenticated")
     assert public == {"/", "/docs", "/docs/style.css", "/redoc", "/openapi.json"}
-    assert len(paths) == 23
+    assert len(paths) == 24

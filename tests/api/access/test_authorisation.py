@@ -177,6 +177,7 @@ async def test_everything_else_needs_the_key(family: Family) -> None:
         ("GET", "/projects/shop/versions"),
         ("POST", "/projects/shop/versions"),
         ("GET", "/container_repository_credentials"),
+        ("POST", "/temporal_ui_links"),
     ):
         await family.refused(method, path)
 

@@ -21,7 +21,7 @@ from core.temporal.client import SEARCH_ATTRIBUTES, connect
 from core.temporal.queues import control_queue
 from registry.database.migrate import upgrade
 from standalone.servers.postgres import EmbeddedPostgres
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 from tests.proofs.chaos.faults import Fault, Kind
 from tests.proofs.chaos.link import Link
 from tests.proofs.chaos.processes import Kept, KeptProgram, KeptServer
@@ -131,7 +131,7 @@ async def running_cluster(folder: Path) -> AsyncIterator[tuple[Cluster, Temporal
     """
     async with AsyncExitStack() as stack:
         postgres = EmbeddedPostgres(folder / "postgres", port=free_port(), max_connections=300)
-        temporal = TemporalDevServer(
+        temporal = OpenTemporal(
             folder / "temporal", ui=False, port=free_port(), search_attributes=SEARCH_ATTRIBUTES
         )
         kept: list[Kept] = [

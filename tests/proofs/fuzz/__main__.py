@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 
 from runtime.logging import configure_logging
-from standalone.stack import Stack, StackOptions, running_stack
+from standalone.options import StackOptions
+from standalone.stack import Stack, running_stack
 from tests.support.harness import eventually, function_spec
 
 _FOLDER = Path(__file__).parent

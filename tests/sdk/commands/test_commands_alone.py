@@ -12,12 +12,12 @@ from control_plane._http.client import Client
 from control_plane._http.profiles import Profile, load_profiles, profiles_file
 
 from tests.support.sdk.command_line import CommandLine, Terminal
-from tests.support.sdk.gateway import INVOCATION, Gateway, Scripted
+from tests.support.sdk.gateway import INVOCATION, NO_SUCH_ROUTE, Gateway, Scripted
 
 NO_PROJECTS = Scripted(body={"projects": []})
 COMMANDS = (
     *("cancel", "completion", "delete", "deploy", "describe", "invoke", "list", "login"),
-    *("logout", "logs", "open", "profiles", "retry"),
+    *("logout", "logs", "open", "profiles", "retry", "ui"),
 )
 
 
@@ -129,10 +129,27 @@ def test_a_script_for_each_shell(run: CommandLine, shell: str) -> None:
     run("completion", "cmd", status=2)
 
 
-def test_the_address_in_temporal_is_printed(
+def test_an_address_that_opens_temporals_ui_is_printed(
     run: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Gateway(Scripted(body=INVOCATION)) as gateway:
+    found, link = Scripted(body=INVOCATION), Scripted(body={"url": "http://ui/once"})
+    with Gateway(found, link, link) as gateway:
+        monkeypatch.setenv("CONTROL_PLANE_API_URL", gateway.url)
+        monkeypatch.setenv("CONTROL_PLANE_API_KEY", "key")
+        assert run("open", "inv-1").stdout == "http://ui/once\n"
+        assert run("ui", "--browser", "--json").json == {"temporal_url": "http://ui/once"}
+        asked = [(seen.path, seen.body) for seen in gateway.seen if seen.method == "POST"]
+        assert asked == [
+            ("/temporal_ui_links", {"invocation_id": "inv-1"}),
+            ("/temporal_ui_links", {"invocation_id": None}),
+        ]
+
+
+def test_a_server_without_logins_gives_the_address_itself(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, older = Scripted(body=INVOCATION), Scripted(status=404, body=NO_SUCH_ROUTE)
+    with Gateway(found, older, found, older) as gateway:
         monkeypatch.setenv("CONTROL_PLANE_API_URL", gateway.url)
         monkeypatch.setenv("CONTROL_PLANE_API_KEY", "key")
         assert run("open", "inv-1").stdout == "http://temporal/inv-1\n"

@@ -106,6 +106,7 @@ ANSWERS: dict[str, Any] = {
     },
     r"GET /invocations/[^/]+/children": {**PAGE, "invocations": [], "next_offset": None},
     r"GET .*/logs": {**PAGE, "execution_id": TEXT, "log_lines": [TEXT], "next_offset": None},
+    r"POST /temporal_ui_links": {"url": f"file:///{TEXT}"},
     r"GET /": {"status": "healthy"},
 }
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -126,6 +127,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "retry --follow": ("retry", "inv-1", "--follow"),
     "cancel": ("cancel", "inv-1"),
     "open": ("open", "inv-1"),
+    "ui": ("ui",),
     "delete": ("delete", "p", "--yes"),
     "deploy": ("deploy", "PROJECT", "--project", "p", "--image", "i"),
     "deploy code": ("deploy", "PROJECT", "--project", "p"),
@@ -190,7 +192,7 @@ def hostile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_every_command_is_attacked() -> None:
     local = {"completion", "login", "logout", "profiles"}
-    of_operators = {"api", "demo", "loop", "migrate", "openapi", "up", "worker"}
+    of_operators = {"api", "demo", "loop", "migrate", "openapi", "temporal", "up", "worker"}
     attacked = {arguments[0] for arguments in COMMANDS.values()}
     assert attacked == set(command.list_commands(Context(command))) - local - of_operators
 

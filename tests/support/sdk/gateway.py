@@ -29,6 +29,8 @@ INVOCATION: dict[str, Any] = {
     "temporal_url": "http://temporal/inv-1",
 }
 """An invocation as the API answers it."""
+NO_SUCH_ROUTE = {"detail": "Not Found"}
+"""What a server says that is older than a route, with a 404."""
 
 
 @dataclass(frozen=True, kw_only=True)

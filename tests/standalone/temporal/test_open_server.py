@@ -24,13 +24,13 @@ from standalone.errors import (
 from standalone.servers.child import wait_until
 from standalone.servers.ownership import start_time
 from standalone.servers.ports import free_ports
-from standalone.servers.temporal import TemporalDevServer
+from standalone.temporal.open_server import OpenTemporal
 from tests.support.ports import free_port
 
 PARENT = """
 import sys, time; from pathlib import Path
-from standalone.servers.temporal import TemporalDevServer
-with TemporalDevServer(Path(sys.argv[1]), ui=False) as server:
+from standalone.temporal.open_server import OpenTemporal
+with OpenTemporal(Path(sys.argv[1]), ui=False) as server:
     print(server.pid, flush=True)
     time.sleep(60)
 """
@@ -63,7 +63,7 @@ def listening_addresses(pid: int) -> set[str]:
 
 
 async def test_workflows_and_namespace_outlive_kill_9_and_a_restart(tmp_path: Path) -> None:
-    server = TemporalDevServer(tmp_path, ui=False, namespace="shop")
+    server = OpenTemporal(tmp_path, ui=False, namespace="shop")
     async with server:
         client = await Client.connect(server.address, namespace="shop")
         await client.start_workflow("Anything", id="kept", task_queue="nobody-listens")
@@ -83,7 +83,7 @@ async def test_workflows_and_namespace_outlive_kill_9_and_a_restart(tmp_path: Pa
 
 async def test_what_was_asked_for_is_there_when_the_start_returns(tmp_path: Path) -> None:
     port, ui_port = free_ports(2)
-    async with TemporalDevServer(
+    async with OpenTemporal(
         tmp_path,
         persistent=False,
         port=port,
@@ -125,10 +125,10 @@ def test_after_kill_9_of_the_parent_nothing_runs_and_the_next_starts_at_once(
     pid = int(parent.stdout.readline())
     assert start_time(pid) is not None
     with pytest.raises(DataFolderIsInUseError, match=f"process {parent.pid} "):
-        TemporalDevServer(tmp_path, ui=False).start()
+        OpenTemporal(tmp_path, ui=False).start()
     parent.kill()
     parent.wait()
-    with TemporalDevServer(tmp_path, ui=False):
+    with OpenTemporal(tmp_path, ui=False):
         assert wait_until(lambda: start_time(pid) is None, timeout=20)
     parent.stdout.close()
 
@@ -139,7 +139,7 @@ def test_a_taken_port_that_was_asked_for_is_said(
 ) -> None:
     ports = {"port": free_port(), "ui_port": free_port(), which: taken_port}
     what = {"port": "Temporal", "ui_port": "Temporal's web UI"}[which]
-    server = TemporalDevServer(tmp_path, port=ports["port"], ui_port=ports["ui_port"])
+    server = OpenTemporal(tmp_path, port=ports["port"], ui_port=ports["ui_port"])
     with pytest.raises(PortIsTakenError, match=f"Port {taken_port} for {what} is taken"):
         server.start()
     assert server.pid is None
@@ -175,7 +175,7 @@ class SlowTemporal:
 @pytest.mark.parametrize("flag", ["--port", "--ui-port", "--metrics-port", "--http-port"])
 def test_a_chosen_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path, flag: str) -> None:
     slow = SlowTemporal(tmp_path)
-    server = TemporalDevServer(tmp_path / "data", persistent=False, binary=slow.script)
+    server = OpenTemporal(tmp_path / "data", persistent=False, binary=slow.script)
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(server.start)
         arguments = slow.arguments()
@@ -192,13 +192,13 @@ def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> Non
     """A Temporal server that answers has come before ours to the port that was asked for."""
     slow = SlowTemporal(tmp_path)
     port = free_port()
-    server = TemporalDevServer(
+    server = OpenTemporal(
         tmp_path / "ours", persistent=False, ui=False, port=port, binary=slow.script
     )
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(server.start)
         slow.arguments()
-        with TemporalDevServer(tmp_path / "other", persistent=False, ui=False, port=port) as other:
+        with OpenTemporal(tmp_path / "other", persistent=False, ui=False, port=port) as other:
             slow.go_on()
             with pytest.raises(PortIsTakenError, match=f"Port {port} for Temporal is taken"):
                 starting.result()
@@ -208,15 +208,15 @@ def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> Non
 
 def test_a_failed_start_tells_the_logs_tail_and_frees_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ServerFailedError, match=r"(?s)exited with 1.*--nonsense"):
-        TemporalDevServer(tmp_path, extra_arguments=["--nonsense"]).start()
-    with TemporalDevServer(tmp_path, persistent=False, ui=False):
+        OpenTemporal(tmp_path, extra_arguments=["--nonsense"]).start()
+    with OpenTemporal(tmp_path, persistent=False, ui=False):
         pass
 
 
 def test_a_server_that_does_not_answer_is_ended(tmp_path: Path) -> None:
     (tmp_path / "mute").write_text("#!/bin/sh\necho $$ is mute\nexec sleep 60\n")
     (tmp_path / "mute").chmod(0o755)
-    server = TemporalDevServer(tmp_path, binary=tmp_path / "mute", start_timeout=0.5)
+    server = OpenTemporal(tmp_path, binary=tmp_path / "mute", start_timeout=0.5)
     with pytest.raises(ServerFailedError, match=r"within 0\.5 s.*\n\d+ is mute") as failure:
         server.start()
     said = re.search(r"(\d+) is mute", str(failure.value))
@@ -226,10 +226,10 @@ def test_a_server_that_does_not_answer_is_ended(tmp_path: Path) -> None:
 
 def test_a_missing_program_is_said(tmp_path: Path) -> None:
     with pytest.raises(StandaloneError, match=r"There is no program .*/nowhere\. Install"):
-        TemporalDevServer(tmp_path, binary=tmp_path / "nowhere").start()
+        OpenTemporal(tmp_path, binary=tmp_path / "nowhere").start()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataFolderError, match="Not a directory"):
-        TemporalDevServer(tmp_path / "file" / "data").start()
+        OpenTemporal(tmp_path / "file" / "data").start()
