@@ -17,7 +17,9 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from bench.programs import module, say, until_told_to_stop
-from core.temporal.client import EmbeddedTemporalSettings, connect_config
+
+with workflow.unsafe.imports_passed_through():
+    from core.temporal.client import EmbeddedTemporalSettings, connect_config
 
 
 @activity.defn
@@ -82,7 +84,7 @@ async def engine(temporal: EmbeddedTemporalSettings) -> AsyncIterator[Engine]:
     """Run a Temporal worker for bare workflows during the block."""
     queue = f"bench-{uuid.uuid4().hex}"
     address, secret = temporal.temporal_address, temporal.temporal_secret.get_secret_value()
-    arguments = ["--address", address, "--secret", secret, "--queue", queue]
+    arguments = [f"--address={address}", f"--secret={secret}", f"--queue={queue}"]
     async with module("bench.engine", arguments) as (pid, _):
         yield Engine(await Client.connect(**connect_config(temporal)), queue=queue, pid=pid)
 

@@ -69,7 +69,6 @@ async def connect(settings: TemporalSettings, *, lazy: bool = False) -> Client:
             **connect_config(settings),
             data_converter=pydantic_data_converter,
             lazy=lazy,
-            runtime=_runtime(),
         )
     except RuntimeError as error:
         address = settings.temporal_address
@@ -80,7 +79,7 @@ class ConnectConfig(ClientConnectConfig, total=False):
     """Arguments for `temporalio.client.Client.connect`. They hold secrets: print them nowhere."""
 
     http_connect_proxy_config: HttpConnectProxyConfig
-    dns_load_balancing_config: None
+    runtime: Runtime
 
 
 def connect_config(settings: TemporalSettings) -> ConnectConfig:
@@ -88,6 +87,7 @@ def connect_config(settings: TemporalSettings) -> ConnectConfig:
     where: ConnectConfig = {
         "target_host": settings.temporal_address,
         "namespace": settings.temporal_namespace,
+        "runtime": _runtime(),
     }
     if not isinstance(settings, EmbeddedTemporalSettings):
         return {**ClientConfig.load_client_connect_config(), **where}
@@ -99,8 +99,6 @@ def connect_config(settings: TemporalSettings) -> ConnectConfig:
             target_host=settings.temporal_address,
             basic_auth=(SOCKET_USER, settings.temporal_secret.get_secret_value()),
         )
-        # With a proxy there is no name to resolve; the native part would warn about it.
-        where["dns_load_balancing_config"] = None
     return where
 
 
